@@ -50,6 +50,16 @@ def _counts(report: dict[str, Any]) -> list[Sequence[object]]:
         ("chunks found", report["chunks_found"]),
         ("chunks used", report["chunks"]),
     ]
+    if teacher := report["teacher"]:
+        rows += [
+            ("teacher: calls", teacher["calls"]),
+            ("teacher: calls from the cache", teacher["cached"]),
+            ("teacher: calls still to make", teacher["missing"]),
+            ("teacher: chunks over the budget", teacher["over_budget"]),
+            ("teacher: tokens", teacher["tokens"]),
+            ("teacher: replies without JSON", teacher["unusable"]),
+        ]
+        rows += [(f"teacher: not in the source: {k}", n) for k, n in teacher["ungrounded"].items()]
     rows += [(f"examples found: {origin}", n) for origin, n in report["candidates"].items()]
     rows += [(f"filtered: {name}", n) for name, n in report["filtered"].items()]
     rows += [(f"dropped: {reason}", n) for reason, n in report["dropped"].items()]

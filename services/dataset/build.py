@@ -16,6 +16,7 @@ from typing import get_args
 from pydantic_core import to_json
 
 from services.dataset.build_settings import BuildSettings
+from services.dataset.build_teacher import teacher_of
 from services.dataset.building.dataset_building import BuildReport, BuildRequest, build_dataset
 from services.dataset.building.recipe import read_recipe
 from services.dataset.imports.formats import RecordFormat
@@ -63,12 +64,16 @@ def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportRepor
     )
     curation = ImportCuration(model_file, golden, Redactor(model_file.redaction, find_names))
     if arguments.documents is not None:
-        build_request = BuildRequest(
-            arguments.documents, read_recipe(arguments.recipe), quick=arguments.quick
+        recipe = read_recipe(arguments.recipe)
+        teach = (
+            teacher_of(recipe.teacher, settings, _report_progress, is_plan=arguments.dry_run)
+            if recipe.teacher
+            else None
         )
+        build_request = BuildRequest(arguments.documents, recipe, quick=arguments.quick)
         with IsolatedReader() as reader:
             return build_dataset(
-                build_request, model_file, curation, store, reader.read, _report_progress
+                build_request, model_file, curation, store, reader.read, _report_progress, teach
             )
     path: Path = arguments.file
     request = ImportRequest(

@@ -22,14 +22,14 @@ def balanced(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
     for place, candidate in enumerate(candidates):
         by_origin[candidate.origin].append(place)
     turns = {
-        origin: list(_in_turns(_by_document(candidates, places)))
+        origin: list(in_turns(_by_document(candidates, places)))
         for origin, places in by_origin.items()
     }
     if len(turns) > 1:
         largest = max(turns, key=lambda origin: len(turns[origin]))
         others = len(candidates) - len(turns[largest])
         turns[largest] = turns[largest][: max(others, LEAST_OF_ORIGIN)]
-    chosen = list(_in_turns(turns.values()))[:most]
+    chosen = list(in_turns(turns.values()))[:most]
     return [candidates[place] for place in sorted(chosen)]
 
 
@@ -38,7 +38,7 @@ def spread(groups: Iterable[Sequence[T]], most: int) -> list[list[T]]:
     lists = [list(group) for group in groups]
     places = [[(number, at) for at in range(len(items))] for number, items in enumerate(lists)]
     taken = [0] * len(lists)
-    for number, _ in list(_in_turns(places))[:most]:
+    for number, _ in list(in_turns(places))[:most]:
         taken[number] += 1
     return [items[:count] for items, count in zip(lists, taken, strict=True)]
 
@@ -50,7 +50,7 @@ def _by_document(candidates: Sequence[Candidate], places: Iterable[int]) -> list
     return list(documents.values())
 
 
-def _in_turns(groups: Iterable[Sequence[T]]) -> Iterator[T]:
+def in_turns(groups: Iterable[Sequence[T]]) -> Iterator[T]:
     """Yield the first item of each group, then the second of each, and so on."""
     place = 0
     while groups := [group for group in groups if len(group) > place]:

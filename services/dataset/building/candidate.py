@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from services.dataset.imports.records import ImportedExample
 from shared.events import Message
 
-Origin = Literal["question", "section", "definition", "table", "transcript", "template"]
+Origin = Literal["question", "section", "definition", "table", "transcript", "taught", "template"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 SOURCE = "/ratchet/documents"

@@ -1,11 +1,12 @@
 """Building of a dataset: read, extract, filter, balance, split, curate, write; with a report."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
-from services.dataset.building.balance import balanced
+from services.dataset.building.balance import balanced, in_turns
 from services.dataset.building.candidate import ORIGINS, Candidate, Origin
 from services.dataset.building.corpus import Corpus, LeftOutFile, read_corpus
 from services.dataset.building.extraction import extract
@@ -17,8 +18,10 @@ from services.dataset.imports.dataset_draft import DatasetDraft
 from services.dataset.imports.import_curation import ImportCuration
 from services.dataset.imports.records import InvalidLine
 from services.dataset.snapshot.writer import ObjectWriter
+from services.dataset.sources.chunking import Chunk
 from services.dataset.sources.document import SourceDocument
 from services.dataset.sources.folder import find_files
+from services.dataset.teacher.teaching import TaughtChunk, TeacherReport
 from shared.config.model_file import ModelFile
 from shared.events import Artefact, BatchCounts
 from shared.events.hyperparameters import Lane
@@ -29,6 +32,7 @@ MAX_CHUNKS, QUICK_CHUNKS = 1_200, 300
 MAX_EXAMPLES, QUICK_EXAMPLES = 5_000, 1_000
 SAMPLES_PER_ORIGIN = 2
 CHARACTERS_PER_TOKEN = 4
+LEAST_TAUGHT_CHARACTERS = 80
 FORMAT = "format"
 """Reason of an answer in another format than the reward policy requires."""
 
@@ -83,6 +87,11 @@ class BuildReport:
     refused: str | None = None
     dataset: str | None = None
     manifest: Artefact | None = None
+    teacher: TeacherReport | None = None
+
+
+Teach = Callable[[Sequence[Chunk]], tuple[Sequence[TaughtChunk], TeacherReport]]
+"""Asks a teacher about chunks, the first ones first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +107,13 @@ def build_dataset(
     store: ObjectWriter,
     read: Callable[[Path], SourceDocument],
     report_progress: Callable[[str], None],
+    teach: Teach | None = None,
 ) -> BuildReport:
-    """Build a dataset from documents. The same documents, recipe and model file always have the
-    same dataset.
+    """Build a dataset from documents. The same documents, recipe, model file and replies of the
+    teacher always have the same dataset.
 
-    Raises CommandRefused for a folder that cannot be read or changes meanwhile, StorageUnavailable.
+    Raises CommandRefused for a folder that cannot be read or changes meanwhile, StorageUnavailable,
+    and what `teach` raises.
     """
     most_chunks, most_examples = (
         (QUICK_CHUNKS, QUICK_EXAMPLES) if request.quick else (MAX_CHUNKS, MAX_EXAMPLES)
@@ -110,6 +121,10 @@ def build_dataset(
     corpus = read_corpus(find_files(request.documents), read, most_chunks, report_progress)
     report_progress(f"{corpus.documents:,} documents read, {len(corpus.chunks):,} chunks")
     found = [*expand(request.recipe), *extract(corpus.chunks, request.recipe.questions)]
+    teacher: TeacherReport | None = None
+    if teach is not None:
+        taught, teacher = teach(chunks_in_turns(corpus.chunks))
+        found += taught_candidates(taught)
     candidates, filtered = filter_candidates(found, most_examples)
     counts = Counter(each.document for each in candidates if each.document is not None)
     held_out = held_out_documents(counts, model_file.curation.held_out_share)
@@ -148,7 +163,27 @@ def build_dataset(
             refused=refused,
             dataset=dataset,
             manifest=manifest,
+            teacher=teacher,
         )
+
+
+def chunks_in_turns(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """Return the chunks to ask a teacher about: the first of each document, then the second, and so
+    on, without the ones too short to ask about.
+    """
+    long = (chunk for chunk in chunks if len(chunk.text) >= LEAST_TAUGHT_CHARACTERS)
+    documents = [list(group) for _, group in groupby(long, key=lambda chunk: chunk.document)]
+    return list(in_turns(documents))
+
+
+def taught_candidates(taught: Iterable[TaughtChunk]) -> Iterator[Candidate]:
+    """Yield the examples of a teacher, in the order of documents and chunks."""
+    for each in sorted(taught, key=lambda each: each.chunk.document):
+        for example in each.examples:
+            chunk = each.chunk
+            yield Candidate(
+                "taught", example.question, example.answer, chunk.document, chunk.source
+            )
 
 
 def filter_candidates(

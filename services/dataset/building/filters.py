@@ -40,16 +40,30 @@ def of_usable_length(candidates: Iterable[Candidate]) -> Kept:
 
 def unambiguous(candidates: Iterable[Candidate]) -> Kept:
     """Drop all answers to a question that has different ones: each would teach the model to
-    contradict the others. Templates are the writer's own and are kept.
+    contradict the others. An answer that is text of a document wins over those of a teacher.
+    Templates are the writer's own and are kept.
     """
     kept = list(candidates)
-    answers: defaultdict[str, set[str]] = defaultdict(set)
+    quoted: defaultdict[str, set[str]] = defaultdict(set)
+    taught: defaultdict[str, set[str]] = defaultdict(set)
     for each in kept:
         if each.origin != "template":
-            answers[_question(each)].add(" ".join(each.answer.split()))
+            answers = taught if each.origin == "taught" else quoted
+            answers[_question(each)].add(_answer(each))
+    only = {question: next(iter(found)) for question, found in taught.items() if len(found) == 1}
+    for question, found in quoted.items():
+        only.pop(question, None)
+        if len(found) == 1:
+            only[question] = next(iter(found))
     return [
-        each for each in kept if each.origin == "template" or len(answers[_question(each)]) == 1
+        each
+        for each in kept
+        if each.origin == "template" or only.get(_question(each)) == _answer(each)
     ]
+
+
+def _answer(candidate: Candidate) -> str:
+    return " ".join(candidate.answer.split())
 
 
 def _question(candidate: Candidate) -> str:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from services.dataset.building.slots import slots_of
+from services.dataset.teacher.settings import TeacherSettings
 from shared.errors import Misconfigured
 from shared.events import FrozenModel
 from shared.identity import digest_of
@@ -57,12 +58,15 @@ class Template(FrozenModel):
 
 
 class Recipe(FrozenModel):
-    """All that a file can say. `system` is the system message of every example."""
+    """All that a file can say. `system` is the system message of every example; without `teacher`
+    no model is involved.
+    """
 
     system: Text | None = None
     questions: QuestionWording = QuestionWording()
     templates: Annotated[tuple[Template, ...], Field(max_length=1_000)] = ()
     values: Mapping[SlotName, Annotated[tuple[Value, ...], Field(min_length=1)]] = {}
+    teacher: TeacherSettings | None = None
 
     @model_validator(mode="after")
     def _check_values(self) -> "Recipe":
@@ -78,8 +82,8 @@ class Recipe(FrozenModel):
 
     @property
     def digest(self) -> str:
-        """Digest of the content."""
-        return digest_of(self.model_dump_json().encode())
+        """Digest of the content, without the teacher: its replies are in the examples."""
+        return digest_of(self.model_dump_json(exclude={"teacher"}).encode())
 
 
 def _misfit(number: int, slot: str, name: str, value: Value) -> str:

@@ -11,8 +11,16 @@ from typing import Any
 
 import pytest
 
+from shared.identity import digest_of
 from shared.storage.object_store import FsspecStore
 from tests.support.documents import docx_of, docx_with_document, pdf_of
+from tests.support.teacher_server import (
+    HttpReply,
+    Request,
+    completion,
+    examples,
+    teacher_server,
+)
 
 DOCUMENTS = Path(__file__).parent.parent / "sources" / "documents"
 MODEL = """\
@@ -33,28 +41,36 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def command(folder: Path, *options: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "services.dataset.build",
+        "--model=support",
+        f"--documents={folder}",
+        *options,
+    ]
+
+
+def environment(tmp_path: Path, store: str, **variables: str) -> dict[str, str]:
+    models = tmp_path / "models"
+    models.mkdir(exist_ok=True)
+    (models / "support.yaml").write_text(MODEL)
+    return {
+        **os.environ,
+        "RATCHET_MODELS": str(models),
+        "RATCHET_OBJECT_STORE": str(tmp_path / store),
+        **variables,
+    }
+
+
 def build(
     tmp_path: Path, folder: Path, *options: str, store: str = "store", **variables: str
 ) -> tuple[int, Any, str]:
     """Exit status, report and standard error of a build."""
-    models = tmp_path / "models"
-    models.mkdir(exist_ok=True)
-    (models / "support.yaml").write_text(MODEL)
     finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "services.dataset.build",
-            "--model=support",
-            f"--documents={folder}",
-            *options,
-        ],
-        env={
-            **os.environ,
-            "RATCHET_MODELS": str(models),
-            "RATCHET_OBJECT_STORE": str(tmp_path / store),
-            **variables,
-        },
+        command(folder, *options),
+        env=environment(tmp_path, store, **variables),
         capture_output=True,
         text=True,
         check=False,
@@ -135,3 +151,105 @@ def test_a_missing_folder_and_an_empty_one_are_refused(tmp_path: Path) -> None:
     status, report, _ = build(tmp_path, tmp_path / "empty")
     assert status == 1
     assert "no file of" in report["refused"]
+
+
+def recipe_with(tmp_path: Path, url: str, **fields: int) -> Path:
+    """A recipe with a teacher at this address."""
+    path = tmp_path / "recipe.yaml"
+    teacher = {"url": url, "model": "large", "concurrency": 2, **fields}
+    path.write_text(json.dumps({"teacher": teacher}))
+    return path
+
+
+def grounded(request: Request, number: int) -> HttpReply:
+    """Answer with one example from the passage, one with another number, in a code fence."""
+    passage = request["messages"][-1]["content"].split("Passage:\n")[1].split("\n\nWrite up")[0]
+    words = passage.split()[:8]
+    question = f"Which words begin the part with {hash_of(passage)}?"
+    supported = (f"Which words come after {words[0].lower()}?", " ".join(words), " ".join(words))
+    invented = (question, "It costs 987654 EUR.", " ".join(words))
+    return completion(f"```json\n{examples(supported, invented)}\n```")
+
+
+def hash_of(text: str) -> str:
+    """A word for a text, without digits and capitals."""
+    return "".join(chr(ord("a") + int(digit, 16)) for digit in digest_of(text.encode())[7:15])
+
+
+def test_a_teacher_adds_grounded_examples(tmp_path: Path, folder: Path) -> None:
+    cache = {"RATCHET_TEACHER_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "key").write_text("secret\n")
+    key = {"RATCHET_TEACHER_KEY_FILE": str(tmp_path / "key")}
+    with teacher_server(grounded) as server:
+        recipe = f"--recipe={recipe_with(tmp_path, server.url)}"
+        status, planned, error = build(tmp_path, folder, recipe, "--dry-run", **cache)
+        assert status == 0, error
+        assert (planned["teacher"]["calls"], server.requests) == (0, [])
+        assert planned["teacher"]["missing"] > 5
+        assert "taught" not in planned["candidates"]
+        status, report, error = build(tmp_path, folder, recipe, **cache, **key)
+        assert status == 0, error
+        calls = len(server.requests)
+        assert set(server.keys) == {"Bearer secret"}
+    assert report["teacher"]["calls"] == calls == planned["teacher"]["missing"]
+    assert report["teacher"]["ungrounded"]["number"] == calls
+    assert report["candidates"]["taught"] == report["teacher"]["written"] > 0
+    [sample, *_] = [each for each in report["samples"] if each["origin"] == "taught"]
+    name, _, place = sample["source"].partition(", ")
+    assert (folder / name).is_file()
+    assert place.split()[0].rstrip("s") in ("line", "page", "paragraph", "second")
+
+
+def test_a_build_killed_while_it_asks_continues(tmp_path: Path, folder: Path) -> None:
+    """The second build asks only for what the first has no reply to, and makes the dataset of a
+    build that was never interrupted.
+    """
+    stopped: list[subprocess.Popen[bytes]] = []
+
+    def kill_at_the_fourth(request: Request, number: int) -> HttpReply:
+        if number == 3 and stopped:
+            stopped[0].kill()
+        return grounded(request, number)
+
+    with teacher_server(kill_at_the_fourth) as server:
+        recipe = f"--recipe={recipe_with(tmp_path, server.url)}"
+        whole = {"RATCHET_TEACHER_CACHE": str(tmp_path / "whole-cache")}
+        status, expected, error = build(tmp_path, folder, recipe, store="whole", **whole)
+        assert status == 0, error
+        calls = len(server.requests)
+        server.requests.clear()
+        cut = {"RATCHET_TEACHER_CACHE": str(tmp_path / "cut-cache")}
+        process = subprocess.Popen(
+            command(folder, recipe),
+            env=environment(tmp_path, "cut", **cut),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stopped.append(process)
+        assert process.wait() == -signal.SIGKILL
+        answered = len(list((tmp_path / "cut-cache").rglob("*.json")))
+        assert 0 < answered < calls
+        server.requests.clear()
+        stopped.clear()
+        status, report, _ = build(tmp_path, folder, recipe, store="cut", **cut)
+        assert len(server.requests) == calls - answered
+    assert report.pop("teacher")["cached"] == answered
+    assert expected.pop("teacher")["cached"] == 0
+    assert (status, report) == (0, expected)
+    assert snapshot_of(tmp_path / "cut") == snapshot_of(tmp_path / "whole")
+
+
+def test_a_teacher_that_rejects_the_model_is_named(tmp_path: Path, folder: Path) -> None:
+    def reject(request: Request, number: int) -> HttpReply:
+        return HttpReply({"error": "model large not found"}, 404)
+
+    with teacher_server(reject) as server:
+        recipe = f"--recipe={recipe_with(tmp_path, server.url)}"
+        cache = {"RATCHET_TEACHER_CACHE": str(tmp_path / "cache")}
+        status, report, error = build(tmp_path, folder, recipe, **cache)
+        assert (status, report) == (2, None)
+        assert "model large not found" in error
+        missing = {"RATCHET_TEACHER_KEY_FILE": str(tmp_path / "none")}
+        status, _, error = build(tmp_path, folder, recipe, **cache, **missing)
+        assert status == 2
+        assert "RATCHET_TEACHER_KEY_FILE cannot be read" in error

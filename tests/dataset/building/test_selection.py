@@ -35,6 +35,24 @@ def test_filters_count_in_their_order() -> None:
     assert [each.question for each in kept] == ["cell?", "Tip?", "Tip?", "Sure?", "Sure?"]
 
 
+def test_text_of_a_document_wins_over_a_teacher() -> None:
+    found = [
+        Candidate("question", "Which gateways?", "G1 and G2", "a"),
+        Candidate("taught", "which gateways?", "G1", "a"),
+        Candidate("taught", "Which gateways?", "G1  and G2", "a"),
+        Candidate("taught", "How far?", "7 km", "a"),
+        Candidate("taught", "How far?", "7 km", "b"),
+        Candidate("taught", "How high?", "2 m", "a"),
+        Candidate("taught", "How high?", "3 m", "a"),
+        Candidate("table", "Price?", "5", "a"),
+        Candidate("table", "Price?", "6", "a"),
+        Candidate("taught", "Price?", "5", "a"),
+    ]
+    kept, filtered = filter_candidates(found, 100)
+    assert [found.index(each) for each in kept] == [0, 2, 3, 4]
+    assert filtered["ambiguous"] == 6
+
+
 def test_the_largest_origin_is_reduced_to_the_others() -> None:
     found = candidates("table", 3 * LEAST_OF_ORIGIN) + candidates("section", 250)
     counts = Counter(each.origin for each in balanced(found, 10_000))
