@@ -57,10 +57,11 @@ def history(
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Show the moves of a model's aliases, with time, actor and reason."""
+    """Show the moves of a model's aliases, with time, actor and reason. `operator` is the name of
+    the owner of the token that a person used."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         items = client.get_all(f"/api/models/{model}/history")
-    _show(items, json, ("at", "action", "from", "to", "actor", "reason"))
+    _show(items, json, ("at", "action", "from", "to", "actor", "operator", "reason"))
 
 
 @versions.command()

@@ -56,7 +56,10 @@ async def run_stack(
     """
     models = load_models(layout.models)
     _require_ports(ports, own_broker=bootstrap_servers is None)
+    # The state has feedback, tokens and models. The processes inherit the mask.
+    os.umask(0o077)
     layout.state.mkdir(parents=True, exist_ok=True)
+    layout.state.chmod(0o700)
     ensure_tokens_file(layout.state)
     if any(model.base.training == SMOLLM2 for model in models.files.values()):
         await asyncio.to_thread(_prepare_base, layout.bases, write_line)

@@ -25,6 +25,7 @@ from services.registry.handlers import (
 from services.registry.reporting import DecisionReport
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import monitor_live_rewards
+from services.registry.store.audit_queries import OPERATOR
 from services.registry.store.database import Database, Session
 from services.registry.store.outbox import TRACE_HEADERS
 from services.registry.store.queries import aliases_of, hold_of
@@ -212,13 +213,18 @@ class Registry:
                     )
             await asyncio.sleep(interval_seconds)
 
-    async def decide(self, work: Callable[[Session, datetime], tuple[D, R]]) -> tuple[D, R]:
-        """Run a decision and act on its event, if any. Completes even if the caller is
-        cancelled, for example when an HTTP client disconnects.
+    async def decide(
+        self, work: Callable[[Session, datetime], tuple[D, R]], operator: str | None = None
+    ) -> tuple[D, R]:
+        """Run a decision and act on its event, if any. `operator` names who asked for it, for the
+        audit log. Completes even if the caller is cancelled, for example when an HTTP client
+        disconnects.
         """
 
         async def complete() -> tuple[D, R]:
-            event, result = await self.database.run(lambda session: work(session, self.clock.now()))
+            event, result = await self.database.run(
+                lambda session: work(session, self.clock.now()), {OPERATOR: operator}
+            )
             self.act_on([event] if event is not None else [])
             return event, result
 

@@ -34,7 +34,7 @@ def first_token(path: Path, role: Role) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     lines = parse_token_lines(text, str(path), ("read", "operate", "send"))
-    return next((token for own, token in lines if own == role), None)
+    return next((line.token for line in lines if line.grant.role == role), None)
 
 
 class TokenFile:
@@ -57,7 +57,7 @@ class TokenFile:
             try:
                 self._stamp, self._tokens = self._read()
                 self._log.info(
-                    "token file reloaded", file=str(self._path), tokens=len(self._tokens.roles)
+                    "token file reloaded", file=str(self._path), tokens=len(self._tokens.grants)
                 )
             except SettingsError as error:
                 self._log.warning("token file invalid, keeping previous tokens", reason=str(error))

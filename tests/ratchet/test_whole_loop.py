@@ -134,6 +134,14 @@ def test_every_event_is_accounted_for(demo: FinishedDemo) -> None:
     assert events["scored"] == events["sent"] - events["dead_lettered"]
 
 
+def test_only_the_owner_reads_the_state(demo: FinishedDemo) -> None:
+    stack = demo.state / "stack"
+    written = [path for path in stack.rglob("*") if not path.is_symlink()]
+    assert len(written) > 50
+    open_to_others = [path for path in (stack, *written) if path.stat().st_mode & 0o077]
+    assert open_to_others == []
+
+
 def test_each_round_creates_one_version(
     demo: FinishedDemo, stack: subprocess.Popen[str], ports: Ports
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from shared.auth.bearer_tokens import Role, Tokens
+from shared.auth.bearer_tokens import Grant, Role, Tokens
 from shared.errors import RatchetError
 from shared.http import bearer_auth
 from shared.http.local_requests import is_local
@@ -60,9 +60,12 @@ class Forbidden(RatchetError):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request: `anonymous` without a token, `by_cookie` for a signed-in browser."""
+    """The sender of a request: `anonymous` without a token, `by_cookie` for a signed-in browser.
+    `name` is that of the token's owner, None for a token without one.
+    """
 
     role: Role
+    name: str | None = None
     by_cookie: bool = False
     anonymous: bool = False
 
@@ -75,10 +78,10 @@ def install(app: FastAPI, current: TokensProvider, require_tokens: bool) -> None
     app.state.require_tokens = require_tokens
 
 
-def role_of(request: Request, token: str) -> Role | None:
-    """Return the role of a token, None for an invalid one."""
+def grant_of(request: Request, token: str) -> Grant | None:
+    """Return the role and owner of a token, None for an invalid one."""
     current: TokensProvider = request.app.state.tokens
-    return current().role_of(token)
+    return current().grant_of(token)
 
 
 async def require_reader(
@@ -88,20 +91,20 @@ async def require_reader(
 ) -> Caller:
     """Require permission to read. Raises Unauthenticated, or Forbidden for a cross-site POST."""
     if "authorization" in request.headers:
-        role = role_of(request, header.credentials) if header else None
-        if role is None:
+        grant = grant_of(request, header.credentials) if header else None
+        if grant is None:
             raise InvalidToken(
                 "the token in the Authorization header is not valid; send "
                 "`Authorization: Bearer <token>`"
             )
-        return Caller(role)
-    if cookie_token and (role := role_of(request, cookie_token)):
+        return Caller(grant.role, grant.owner)
+    if cookie_token and (grant := grant_of(request, cookie_token)):
         if request.method not in _SAFE and not is_same_origin(request):
             raise Forbidden(
                 "a signed-in browser may post from the registry's own pages only; programs send "
                 "`Authorization: Bearer <token>`"
             )
-        return Caller(role, by_cookie=True)
+        return Caller(grant.role, grant.owner, by_cookie=True)
     if may_be_anonymous(request):
         return Caller("read", anonymous=True)
     if cookie_token:
@@ -128,6 +131,10 @@ async def require_operator(caller: Annotated[Caller, Depends(require_reader)]) -
     if caller.role != "operate":
         raise Forbidden("this token may only read; this needs an operate token")
     return caller
+
+
+Operator = Annotated[Caller, Depends(require_operator)]
+"""The operator who sends a request, as a parameter of a route."""
 
 
 def is_same_origin(request: Request) -> bool:

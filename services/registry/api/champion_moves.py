@@ -36,9 +36,10 @@ async def move_champion(
     decide: Decide,
     if_match: str | None,
     request: IdempotentRequest | None,
+    operator: str | None,
 ) -> View:
-    """Move the champion and return the response when every target serves the version, or after ten
-    seconds; `deployed` says which.
+    """Move the champion for an operator. Return the response when every target serves the version,
+    or after ten seconds; `deployed` says which.
 
     Raises PreconditionFailed, KeyReused, KeyInUse, and the errors of `decide`.
     """
@@ -55,7 +56,7 @@ async def move_champion(
             store_key(session, request, model, origin, event.version, number, now)
         return event, _Decided(origin, event.version, number)
 
-    _, decided = await registry.decide(once)
+    _, decided = await registry.decide(once, operator)
     if decided.answer is not None:
         return decided.answer
     deployed = await registry.deployer.wait_until_deployed(model, decided.move, DEPLOY_WAIT_SECONDS)

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.registry.api import schemas
-from services.registry.api.authorization import require_operator
+from services.registry.api.authorization import Caller, Operator, require_operator
 from services.registry.api.problems import problem_responses
 from services.registry.api.views import View, model_view
 from services.registry.app import Registry
 from services.registry.rollout.holds import hold, release
+from services.registry.store.audit_queries import OPERATOR
 
 ACTOR = "operator"
 
@@ -36,22 +37,25 @@ def routes(registry: Registry) -> APIRouter:
     }
 
     @router.post("/models/{model}/hold", **holds)
-    async def post_hold(model: str, body: HoldRequest) -> View:
+    async def post_hold(model: str, body: HoldRequest, operator: Operator) -> View:
         """Stop automatic moves of the champion. A candidate that the gate promotes waits as
         challenger.
         """
-        return await _change(model, hold, body.reason)
+        return await _change(model, hold, body.reason, operator)
 
     @router.post("/models/{model}/release", **holds)
-    async def post_release(model: str, body: HoldRequest) -> View:
+    async def post_release(model: str, body: HoldRequest, operator: Operator) -> View:
         """Release a hold: the gate and the monitor move the champion again."""
-        return await _change(model, release, body.reason)
+        return await _change(model, release, body.reason, operator)
 
-    async def _change(model: str, change: Callable[..., bool], reason: str) -> View:
+    async def _change(
+        model: str, change: Callable[..., bool], reason: str, operator: Caller
+    ) -> View:
         registry.models.get(model)
         now = registry.clock.now()
         await registry.database.run(
-            partial(change, model=model, actor=ACTOR, reason=reason, now=now)
+            partial(change, model=model, actor=ACTOR, reason=reason, now=now),
+            {OPERATOR: operator.name},
         )
         await registry.update_state_metrics(model)
         return await registry.database.run(partial(model_view, model=model))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from services.registry.api import schemas
-from services.registry.api.authorization import require_operator
+from services.registry.api.authorization import Operator, require_operator
 from services.registry.api.champion_moves import move_champion
 from services.registry.api.etag import IF_MATCH_PATTERN
 from services.registry.api.holds import Reason
@@ -63,7 +63,11 @@ def routes(registry: Registry) -> APIRouter:
 
     @router.post("/models/{model}/promote", **moves)
     async def post_promote(
-        model: str, body: PromoteRequest, if_match: IfMatch = None, idempotency_key: Key = None
+        model: str,
+        body: PromoteRequest,
+        operator: Operator,
+        if_match: IfMatch = None,
+        idempotency_key: Key = None,
     ) -> View:
         models.get(model)
         key = _idempotent("promote", model, body, if_match, idempotency_key)
@@ -75,11 +79,16 @@ def routes(registry: Registry) -> APIRouter:
             ),
             if_match,
             key,
+            operator.name,
         )
 
     @router.post("/models/{model}/rollback", **moves)
     async def post_rollback(
-        model: str, body: RollbackRequest, if_match: IfMatch = None, idempotency_key: Key = None
+        model: str,
+        body: RollbackRequest,
+        operator: Operator,
+        if_match: IfMatch = None,
+        idempotency_key: Key = None,
     ) -> View:
         """Return when all targets serve the version, or after 10 seconds; `deployed` says which."""
         models.get(model)
@@ -90,6 +99,7 @@ def routes(registry: Registry) -> APIRouter:
             lambda session, now: roll_back(session, model, body.to, body.reason, "operator", now),
             if_match,
             key,
+            operator.name,
         )
 
     return router

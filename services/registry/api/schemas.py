@@ -66,10 +66,11 @@ class Deployment(ApiModel):
 
 
 class Hold(ApiModel):
-    """A hold: only people move the champion."""
+    """A hold: only people move the champion. `operator` is the name of the token's owner."""
 
     since: datetime
     actor: str
+    operator: str | None
     reason: str
 
 
@@ -239,10 +240,13 @@ class Run(RunSummary):
 
 
 class AuditEntry(ApiModel):
-    """An audited decision: actor, action, time, reason and evidence."""
+    """An audited decision: actor, action, time, reason and evidence. `operator` is the name of the
+    token's owner, null for components and for tokens without a name.
+    """
 
     at: datetime
     actor: str
+    operator: str | None
     action: str
     from_version: Annotated[str | None, Field(alias="from")]
     to_version: Annotated[str | None, Field(alias="to")]

@@ -20,7 +20,7 @@ from services.registry.store.queries import (
     rewards_by_version,
     versions_of,
 )
-from services.registry.store.tables import AuditRow, DeploymentRow, RunRow, VersionRow
+from services.registry.store.tables import AuditRow, DeploymentRow, HoldRow, RunRow, VersionRow
 from services.registry.store.withdrawal_queries import (
     withdrawals_of,
     withdrawn_examples_by_user,
@@ -43,7 +43,7 @@ def model_view(session: Session, model: str) -> View:
         "champion": aliases.champion if aliases else None,
         "previous": aliases.previous if aliases else None,
         "challenger": aliases.challenger if aliases else None,
-        "hold": {"since": hold.since, "actor": hold.actor, "reason": hold.reason} if hold else None,
+        "hold": _hold_view(hold) if hold else None,
         "trial": trial_view(session, model),
         "live": [
             {"version": version, "rewards": live.count, "mean": live.mean}
@@ -201,6 +201,15 @@ def run_summary_view(run: RunRow) -> View:
     }
 
 
+def _hold_view(hold: HoldRow) -> View:
+    return {
+        "since": hold.since,
+        "actor": hold.actor,
+        "operator": hold.operator,
+        "reason": hold.reason,
+    }
+
+
 def history_view(session: Session, model: str) -> list[View]:
     """Return the audit entries of a model, newest first."""
     return [audit_view(row) for row in history_of(session, model, _LIMIT)]
@@ -210,6 +219,7 @@ def audit_view(row: AuditRow) -> View:
     return {
         "at": row.at,
         "actor": row.actor,
+        "operator": row.operator,
         "action": row.action,
         "from": row.from_version,
         "to": row.to_version,

@@ -9,7 +9,12 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from services.registry.api.authorization import require_operator, require_reader
+from services.registry.api.authorization import (
+    Caller,
+    Operator,
+    require_operator,
+    require_reader,
+)
 from services.registry.api.views import View
 from services.registry.app import Registry
 from services.registry.pages import sign_in
@@ -169,7 +174,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     async def confirm_promotion(model: str, to: str | None = None) -> Response:
         return await confirmation(model, "promote", to)
 
-    async def move(model: str, kind: MoveKind, form: dict[str, str]) -> Response:
+    async def move(model: str, kind: MoveKind, form: dict[str, str], operator: Caller) -> Response:
         """Move the champion as confirmed, unless it has changed since the confirmation page."""
         registry.models.get(model)
         to, seen, reason = (
@@ -192,19 +197,19 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
             return roll_back(session, model, to, reason, "operator", now)
 
         try:
-            _, number = await registry.decide(decide)
+            _, number = await registry.decide(decide, operator.name)
         except ChampionChanged as error:
             return await confirmation(model, kind, to, reason, str(error), 409)
         await registry.deployer.wait_until_deployed(model, number, WAIT_SECONDS)
         return RedirectResponse(f"/models/{model}?moved={number}", 303)
 
     @forms.post("/models/{model}/rollback")
-    async def rollback(model: str, request: Request) -> Response:
-        return await move(model, "roll_back", await form_of(request))
+    async def rollback(model: str, request: Request, operator: Operator) -> Response:
+        return await move(model, "roll_back", await form_of(request), operator)
 
     @forms.post("/models/{model}/promote")
-    async def promote(model: str, request: Request) -> Response:
-        return await move(model, "promote", await form_of(request))
+    async def promote(model: str, request: Request, operator: Operator) -> Response:
+        return await move(model, "promote", await form_of(request), operator)
 
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.include_router(sign_in.routes(templates))

@@ -10,8 +10,8 @@ from services.registry.api.authorization import (
     COOKIE,
     Forbidden,
     InvalidToken,
+    grant_of,
     is_same_origin,
-    role_of,
 )
 from services.registry.pages.forms import form_of
 from services.registry.pages.rendering import HEADERS, Templates
@@ -37,7 +37,7 @@ def routes(templates: Templates) -> APIRouter:
         _require_own_page(request)
         form = await form_of(request)
         token, onward = form.get("token", "").strip(), safe_path(form.get("onward", "/"))
-        if role_of(request, token) is None:
+        if grant_of(request, token) is None:
             return page(
                 onward,
                 "This token is not valid here.",

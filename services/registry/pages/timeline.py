@@ -63,7 +63,7 @@ def _of_history(row: AuditRow, rewards: Mapping[str, MeanReward]) -> TimelineEnt
         version=row.to_version,
         from_version=row.from_version if row.action in _MOVES_TO else None,
         run_id=row.evidence.get("run_id"),
-        by=row.actor,
+        by=row.operator or row.actor,
         reasons=tuple(reasons or [row.reason]),
         reward=rewards.get(row.to_version or "") if row.action in _MOVES_TO else None,
     )

@@ -4,7 +4,11 @@ promotes wait as challenger; a canary trial is frozen.
 
 from datetime import datetime, timedelta
 
-from services.registry.store.audit_queries import add_audit_entry, count_actions_since
+from services.registry.store.audit_queries import (
+    add_audit_entry,
+    count_actions_since,
+    operator_of,
+)
 from services.registry.store.database import Session
 from services.registry.store.queries import canary_trial_of, hold_of, lock_aliases
 from services.registry.store.tables import HoldRow
@@ -19,7 +23,9 @@ def hold(session: Session, model: str, actor: str, reason: str, now: datetime) -
     _require_model(session, model)
     if hold_of(session, model) is not None:
         return False
-    session.add(HoldRow(model=model, since=now, actor=actor, reason=reason))
+    session.add(
+        HoldRow(model=model, since=now, actor=actor, operator=operator_of(session), reason=reason)
+    )
     add_audit_entry(session, model, actor, "hold", reason, now)
     return True
 

@@ -12,6 +12,16 @@ CHAMPION_ACTIONS = ("found", "promote", "roll_back")
 """Actions that make a version champion and replace the one before it."""
 
 
+OPERATOR = "operator"
+"""Key in `Session.info` for the name of the operator who asked for a transaction."""
+
+
+def operator_of(session: Session) -> str | None:
+    """Return the name of the operator who asked for a transaction; None without one."""
+    name: str | None = session.info.get(OPERATOR)
+    return name
+
+
 def add_audit_entry(
     session: Session,
     model: str,
@@ -27,6 +37,7 @@ def add_audit_entry(
             model=model,
             at=now,
             actor=actor,
+            operator=operator_of(session),
             action=action,
             from_version=None,
             to_version=None,

@@ -248,6 +248,7 @@ class HoldRow(TableBase):
     model: Mapped[str] = mapped_column(primary_key=True)
     since: Mapped[datetime]
     actor: Mapped[str]
+    operator: Mapped[str | None]
     reason: Mapped[str] = mapped_column(Text)
 
 
@@ -303,7 +304,9 @@ class CanaryRewardRow(TableBase):
 
 
 class AuditRow(TableBase):
-    """Audit of decisions: actor, action, time, reason and evidence. Append-only."""
+    """Audit of decisions: actor, action, time, reason and evidence. Append-only. `operator` is the
+    name of the token's owner, null for components and for tokens without a name.
+    """
 
     __tablename__ = "audit"
 
@@ -311,6 +314,7 @@ class AuditRow(TableBase):
     model: Mapped[str] = mapped_column(index=True)
     at: Mapped[datetime]
     actor: Mapped[str]
+    operator: Mapped[str | None]
     action: Mapped[str]
     from_version: Mapped[str | None]
     to_version: Mapped[str | None]

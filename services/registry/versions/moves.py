@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from services.registry.lifecycle import Aliases, AliasMove, apply_move
+from services.registry.store.audit_queries import operator_of
 from services.registry.store.database import Session
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
@@ -63,6 +64,7 @@ def move_aliases(
             model=version.model,
             at=now,
             actor=actor,
+            operator=operator_of(session),
             action=kind,
             from_version=before.champion,
             to_version=version.name,

@@ -11,15 +11,17 @@ from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import Route
 
+from services.registry.api import authorization
 from services.registry.api.authorization import COOKIE, PUBLIC_PATHS
 from services.registry.api.current_tokens import CurrentTokens
 from services.registry.pages.sign_in import safe_path
 from services.registry.settings import RegistrySettings
+from shared.auth.bearer_tokens import parse_tokens
 from shared.config.settings import read_settings
 from shared.errors import SettingsError
 from shared.logs import configure
 from tests.registry.deploy.test_deployment import Stage
-from tests.support.credentials import OPERATE, OPERATOR, READ, READER
+from tests.support.credentials import OPERATE, OPERATOR, READ, READER, TOKENS
 from tests.support.registry_events import DatabaseFixture
 from tests.support.service_process import ServiceProcess
 
@@ -95,6 +97,46 @@ async def test_only_operators_move_the_champion(
     assert answer.status_code == status
     assert challenge in answer.headers.get("www-authenticate", "")
     assert (stage.registry_db.champion == before) == (status != 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "action"),
+    [("promote", "promote"), ("rollback", "roll_back"), ("hold", "hold"), ("release", "release")],
+)
+async def test_history_names_the_owner_of_the_token(stage: Stage, path: str, action: str) -> None:
+    tokens = parse_tokens("operate ada the-token-of-ada-alone\n", "tests") | TOKENS
+    authorization.install(stage.app, lambda: tokens, require_tokens=False)
+    stage.registry.deployer._targets = {}  # nothing to wait for
+    target = {"version": stage.registry_db.aliases.previous} if path == "promote" else {}
+    ada = {"Authorization": "Bearer the-token-of-ada-alone"}
+    async with client(stage, headers=ada) as http:
+        if path == "release":
+            assert (await http.post("/api/models/support/hold", json=WHY)).status_code == 200
+        answer = await http.post(f"/api/models/support/{path}", json=WHY | target)
+        assert answer.status_code == 200, answer.text
+        hold = (await http.get("/api/models/support")).json()["hold"]
+        newest = (await http.get("/api/models/support/history")).json()["items"][0]
+    assert (newest["action"], newest["actor"], newest["operator"]) == (action, "operator", "ada")
+    if path == "hold":
+        assert (hold["actor"], hold["operator"]) == ("operator", "ada")
+    async with client(stage, headers=OPERATOR) as http:
+        other = "hold" if path == "release" else "release" if path == "hold" else "rollback"
+        assert (await http.post(f"/api/models/support/{other}", json=WHY)).status_code == 200
+        newest = (await http.get("/api/models/support/history")).json()["items"][0]
+    assert (newest["actor"], newest["operator"]) == ("operator", None)
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), (READER, 200)])
+async def test_required_tokens_are_required_here_too(
+    stage: Stage, headers: dict[str, str], status: int
+) -> None:
+    authorization.install(stage.app, lambda: TOKENS, require_tokens=True)
+    async with client(stage, headers=headers) as http:
+        answer = await http.get("/api/models")
+        assert (await http.get("/healthz")).status_code == 200
+    assert answer.status_code == status
+    if status == 401:
+        assert "machine" not in answer.json()["detail"]
 
 
 async def test_routes_except_public_ones_need_a_token(stage: Stage) -> None:

@@ -87,6 +87,18 @@ def contents(engine: Engine) -> Rows:
         }
 
 
+def kept_rows(after: Rows, before: Rows) -> Rows:
+    """Return the rows of the tables in `before`, without the columns that a migration added, which
+    must be empty.
+    """
+    kept: Rows = {}
+    for table, rows in before.items():
+        columns = rows[0].keys()
+        assert all(row[name] is None for row in after[table] for name in row.keys() - columns)
+        kept[table] = [{name: row[name] for name in columns} for row in after[table]]
+    return kept
+
+
 def columns_and_indexes(engine: Engine) -> dict[str, Any]:
     form = inspect(engine)
     return {
@@ -121,8 +133,7 @@ def test_each_migration_keeps_all_rows(engine: Engine, step: int) -> None:
     assert len(before) >= 11
     assert all(len(rows) == 1 for rows in before.values())
     migrate(engine, STEPS[step])
-    after = contents(engine)
-    assert {table: after[table] for table in before} == before
+    assert kept_rows(contents(engine), before) == before
     engine.dispose()
 
 
@@ -138,10 +149,7 @@ def test_database_older_than_migrations_is_adopted(
         connection.execute(text("DROP TABLE alembic_version"))
         connection.execute(text("DROP TABLE withdrawals"))
     migrate(engine)
-    after = contents(engine)
-    assert {table: after[table] for table in before if table != "withdrawals"} | {
-        "withdrawals": after["withdrawals"]
-    } == before | {"withdrawals": []}
+    assert kept_rows(contents(engine), before) == before | {"withdrawals": []}
     url = new_database()
     Database(url).close()
     fresh = create_engine(url)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from shared.auth.bearer_tokens import (
     MIN_TOKEN_LENGTH,
+    Grant,
     Tokens,
     new_token,
     parse_token_lines,
@@ -58,6 +59,8 @@ def test_a_union_of_tokens_keeps_the_operator_role() -> None:
         "admin a-token-that-is-long-enough",
         "read two-tokens-in-one-line a-second-one-of-them",
         "read ümlaut-in-a-token",
+        "operate grace hopper a-token-that-is-long-enough",
+        "operate näme a-token-that-is-long-enough",
     ],
 )
 def test_an_invalid_line_is_named_without_its_content(line: str) -> None:
@@ -67,6 +70,19 @@ def test_an_invalid_line_is_named_without_its_content(line: str) -> None:
         parse_token_lines(f"# first\n{line}\n", "RATCHET_TOKENS_FILE: /etc/t")
     for word in line.split()[1:]:
         assert word not in str(error.value)
+
+
+def test_tokens_may_have_owners() -> None:
+    text = (
+        "operate ada the-token-of-ada-alone\n"
+        "read bob@example.com the-token-of-bob-alone\n"
+        "operate a-token-without-owner  # comment\n"
+    )
+    tokens = parse_tokens(text, "the file")
+    assert tokens.grant_of("the-token-of-ada-alone") == Grant("operate", "ada")
+    assert tokens.grant_of("the-token-of-bob-alone") == Grant("read", "bob@example.com")
+    assert tokens.grant_of("a-token-without-owner") == Grant("operate", None)
+    assert tokens.grant_of("another-token-altogether") is None
 
 
 def test_new_tokens_are_valid_and_distinct() -> None:
