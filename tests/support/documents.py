@@ -34,12 +34,15 @@ _DOCUMENT = """\
 <w:body>{body}</w:body></w:document>"""
 
 
-def pdf_of(pages: Sequence[Sequence[PdfLine]], *, picture_pages: Sequence[int] = ()) -> bytes:
+def pdf_of(
+    pages: Sequence[Sequence[PdfLine]], *, picture_pages: Sequence[int] = (), title: str = ""
+) -> bytes:
     """Return a PDF. A line without text is a blank one. Pages whose place, from 0, is in
     `picture_pages` show a filled rectangle instead of text, as a scan shows a picture.
     """
     font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
-    objects: list[bytes] = [b"", b"", font]
+    about = b"<< /Title (%s) >>" % title.encode("latin-1")
+    objects: list[bytes] = [b"", b"", font, about]
     kids: list[int] = []
     for place, lines in enumerate(pages):
         drawn = [] if place not in picture_pages else ["0.2 g 50 50 400 700 re f"]
@@ -67,7 +70,7 @@ def pdf_of(pages: Sequence[Sequence[PdfLine]], *, picture_pages: Sequence[int] =
     table = b"".join(b"%010d 00000 n \n" % place for place in places)
     size = len(objects) + 1
     return data + (
-        b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R >>\n"
+        b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R /Info 4 0 R >>\n"
         b"startxref\n%d\n%%%%EOF\n" % (size, table, size, len(data))
     )
 

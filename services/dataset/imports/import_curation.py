@@ -116,15 +116,21 @@ class ImportCuration:
     def _redacted(self, example: ImportedExample) -> tuple[ImportedExample, Mapping[PiiKind, int]]:
         contents = [message.content for message in example.messages]
         rejected = [] if example.rejected is None else [example.rejected]
-        redacted = self._redactor.redact_texts([*contents, example.answer, *rejected])
+        places = [] if example.place is None else [example.place]
+        redacted = self._redactor.redact_texts([*contents, example.answer, *rejected, *places])
         if not redacted.counts:
             return example, {}
         texts = iter(redacted.texts)
         messages = tuple(
             Message(role=message.role, content=next(texts)) for message in example.messages
         )
+        answer = next(texts)
         return replace(
-            example, messages=messages, answer=next(texts), rejected=next(texts, None)
+            example,
+            messages=messages,
+            answer=answer,
+            rejected=next(texts) if rejected else None,
+            place=next(texts) if places else None,
         ), redacted.counts
 
 

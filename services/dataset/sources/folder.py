@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from services.dataset.sources.reading import SUFFIXES
@@ -25,7 +26,9 @@ _GENERATED = re.compile(r"\.min\.|[-.]lock\b|\.generated\.|^(package-lock|pnpm-l
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file of the folder; `name` is its path there. `left_out` is the reason not to read it."""
+    """A file of the folder; `name` is its path there. `left_out` is the reason not to read it. A
+    folder that is left out is one entry, and its name ends with a slash.
+    """
 
     name: str
     path: Path
@@ -40,43 +43,56 @@ def find_files(root: Path) -> Iterator[FoundFile]:
     many files.
     """
     if root.is_file():
-        yield FoundFile(root.name, root, _reason(root.name, root))
+        yield FoundFile(root.name, root, _reason(root))
         return
     if not root.is_dir():
         raise CommandRefused(f"{root} is neither a folder nor a file")
-    for count, path in enumerate(_files(root)):
-        if count == MAX_FILES:
-            raise CommandRefused(f"{root} has more than {MAX_FILES:,} files; name a smaller folder")
-        name = path.relative_to(root).as_posix()
-        yield FoundFile(name, path, _reason(name, path))
+    left = [root]
+    seen = 0
+    while left:
+        path = left.pop()
+        name = "" if path == root else path.relative_to(root).as_posix()
+        reason = _reason(path) if name else None
+        if reason is None and path.is_dir():
+            left += reversed(_entries(path))
+            continue
+        seen += 1
+        if seen > MAX_FILES:
+            raise CommandRefused(_too_many(root))
+        shown = name.encode(errors="backslashreplace").decode()
+        is_folder = path.is_dir() and not path.is_symlink()
+        yield FoundFile(f"{shown}/" if is_folder else shown, path, reason)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files and links below a folder, without following links."""
+def _entries(folder: Path) -> list[Path]:
     try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+        entries = list(islice(folder.iterdir(), MAX_FILES + 1))
     except OSError as error:
         raise CommandRefused(f"{folder} cannot be read: {error.strerror or error}") from error
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _files(entry)
-        else:
-            yield entry
+    if len(entries) > MAX_FILES:
+        raise CommandRefused(_too_many(folder))
+    return sorted(entries, key=lambda entry: entry.name)
 
 
-def _reason(name: str, path: Path) -> str | None:
-    *folders, file = name.split("/")
-    if any(part.startswith(".") for part in (*folders, file)):
+def _too_many(folder: Path) -> str:
+    return f"{folder} has more than {MAX_FILES:,} files; name a smaller folder"
+
+
+def _reason(path: Path) -> str | None:
+    """Return the reason to leave a file or a folder out, None for one to read."""
+    if path.name.startswith("."):
         return "hidden"
-    if reason := next((_FOLDERS[part] for part in folders if part in _FOLDERS), None):
-        return reason
     if path.is_symlink():
         return "a link"
+    if any("\ud800" <= character <= "\udfff" for character in path.name):
+        return "a name that is not UTF-8"
+    if path.is_dir():
+        return _FOLDERS.get(path.name)
     if not path.is_file():
         return "not a file"
-    if _LICENCE.match(file):
+    if _LICENCE.match(path.name):
         return "a licence"
-    if _GENERATED.search(file):
+    if _GENERATED.search(path.name):
         return "generated files"
     if path.suffix.lower() not in SUFFIXES:
         return f"type {path.suffix.lower()[:20] or 'unknown'} has no reader"

@@ -29,6 +29,11 @@ _WIDER = 1.35
 _MAX_LEVELS = 6
 _LEAST_REPEATED_PAGES = 3
 _DIGITS = re.compile(r"\d+")
+_FILE_NAME = re.compile(
+    r"^(?:microsoft \w+|untitled|document\s?\d*$)"
+    r"|\.(?:docx?|odt|indd|pptx?|xlsx?|pdf|rtf|tex|dvi)$",
+    re.IGNORECASE,
+)
 _HYPHEN = "\x02"
 """The mark of PDFium for a hyphen at the end of a line that divides a word."""
 
@@ -73,7 +78,7 @@ def read_pdf(data: bytes) -> SourceDocument:
             pages.append(lines)
             if gap is not None:
                 gaps.append(gap)
-        title = joined_lines(pdf.get_metadata_dict().get("Title", ""))
+        title = _title(pdf)
     repeated = _remove_repeated(pages)
     blocks = tuple(_blocks(pages))
     headings = (block.text for block in blocks if block.kind == "heading")
@@ -83,6 +88,12 @@ def read_pdf(data: bytes) -> SourceDocument:
         gaps=tuple(gaps),
         repeated_lines=repeated,
     )
+
+
+def _title(pdf: pdfium.PdfDocument) -> str:
+    """Return the title of the metadata, empty if a program has put a file name there."""
+    title = joined_lines(pdf.get_metadata_dict().get("Title", "")).strip("\0")
+    return "" if _FILE_NAME.search(title) else title
 
 
 def _read_page(pdf: pdfium.PdfDocument, number: int) -> tuple[list[_Line], Gap | None]:

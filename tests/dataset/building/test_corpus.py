@@ -79,6 +79,19 @@ def test_documents_contribute_in_turns_under_the_limit(tmp_path: Path) -> None:
     assert [chunk.document[0] for chunk in corpus.chunks] == [*"aaaa", "b", *"cccc"]
 
 
+def test_the_same_title_twice_is_told_apart_by_the_name(tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path,
+        {
+            "a/README.md": "## Use\n\nSwitch it on.\n",
+            "b/README.md": "## Use\n\nOpen the lid.\n",
+            "c.md": "# Larkspur\n\nText.\n",
+        },
+    )
+    titles = [chunk.title for chunk in corpus_of(folder).chunks]
+    assert titles == ["Use (a/README.md)", "Use (b/README.md)", "Larkspur"]
+
+
 def test_the_digest_is_of_names_and_bytes(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"a.md": "# A\n\nText.\n", "b.md": "# B\n\nText.\n"})
     digest = corpus_of(folder).digest

@@ -94,26 +94,28 @@ def test_the_same_documents_are_the_same_dataset(tmp_path: Path) -> None:
 def test_personal_data_is_replaced_before_storing(tmp_path: Path) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
-    (folder / "a.md").write_text("# Support\n\nWrite to ines.weber@larkspur.example at any time.\n")
+    name = "ines.weber@larkspur.example"
+    (folder / f"{name}.md").write_text(f"# Support\n\nWrite to {name} at any time.\n")
     store = FsspecStore(str(tmp_path / "store"))
     report = built(store, folder, NOTHING_HELD_OUT)
-    assert report.redacted == {"email": 1}
+    assert report.redacted == {"email": 2}
     [example] = examples_of(store, report, "training")
-    assert "larkspur.example" not in example.answer
+    assert "larkspur.example" not in example.model_dump_json()
     assert "larkspur.example" not in report.samples[0].answer
+    assert example.source == "<EMAIL_2>, line 3"
 
 
 def test_near_duplicates_of_two_sources_are_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     text = words("section", 60)
-    (folder / "a.md").write_text(f"# Power\n\n{text}\n")
-    (folder / "b.html").write_text(f"<title>Power</title><h1>Power</h1><p>{text} again")
+    (folder / "a.md").write_text(f"# How is it powered?\n\n{text}\n")
+    (folder / "b.html").write_text(f"<h1>How is it powered?</h1><p>{text} again")
     (folder / "c.md").write_text(f"# Mounting\n\n{words('mounting')}\n")
     report = built(FsspecStore(str(tmp_path / "store")), folder, NOTHING_HELD_OUT)
     # Two answers to one question: neither is known to be right.
     assert report.filtered["ambiguous"] == 2
-    (folder / "b.html").write_text(f"<title>Power</title><h1>Power!</h1><p>{text} again")
+    (folder / "b.html").write_text(f"<h1>How is it powered ?</h1><p>{text} again")
     report = built(FsspecStore(str(tmp_path / "store")), folder, NOTHING_HELD_OUT)
     assert report.dropped == {"near_duplicate": 1}
 

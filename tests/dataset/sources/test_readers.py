@@ -206,6 +206,20 @@ def test_pdf_has_headings_paragraphs_and_pages(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Heron handbook", "Heron handbook"),
+        ("Microsoft Word - Document1", "Heron G2"),
+        ("heron_final2.indd", "Heron G2"),
+        ("", "Heron G2"),
+    ],
+)
+def test_the_title_of_a_pdf_is_no_file_name(title: str, expected: str) -> None:
+    page = [("Heron G2", 20.0), ("It needs a supply of 12 V.", 10.0)]
+    assert read_pdf(pdf_of([page], title=title)).title == expected
+
+
 def test_running_headers_of_a_pdf_are_left_out() -> None:
     pages = [
         [("Larkspur manual", 8.0), (f"Text of page {n} is {word}.", 10.0), (f"Page {n}", 8.0)]
