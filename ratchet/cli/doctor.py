@@ -50,7 +50,7 @@ def run_checks(
 def check_trainer(model_files: Path, bases: Path) -> list[Check]:
     """Run the checks of `services.trainer.environment` in a separate process."""
     environment = os.environ | {"RATCHET_MODELS": str(model_files), "RATCHET_BASES": str(bases)}  # noqa: TID251 (passed on to the process)
-    command = module_command("services.trainer.environment", "--json")
+    command = module_command("services.trainer.environment", "--json", "--bases")
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         return CHECKS.validate_json(process.stdout) or [_trainer_problem(process.stderr)]

@@ -1,23 +1,35 @@
 """`ratchet models`: validate model files."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from ratchet import console
+from ratchet.cli.doctor import check_trainer
 from ratchet.options import Json, ModelFiles
 from shared.config.curation import CurationSettings
-from shared.config.models import load_models
+from shared.config.models import Models, load_models
+from shared.machine_check import Check, has_problem
+
+BasesToCheck = Annotated[
+    Path | None, typer.Option("--bases", help="Folder of base models, to check the bases as well.")
+]
 
 models = typer.Typer(no_args_is_help=True, help="Validate model files.")
 
 
 @models.command("check")
-def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> None:
+def models_check(
+    folder: ModelFiles = Path("models"), bases: BasesToCheck = None, json: Json = False
+) -> None:
     """Validate every model file and its evaluation sets; show reward and redaction policies, and
-    warn if few users cannot fill a batch.
+    warn if few users cannot fill a batch. With --bases, check the bases as well, and exit with 1 if
+    one cannot be used.
     """
     declared = load_models(folder)
+    found = [] if bases is None else base_checks(folder, bases)
     rows = [
         {
             "model": name,
@@ -28,12 +40,19 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
             "reward": file.reward.model_dump(mode="json"),
             "redaction": file.redaction.model_dump(mode="json"),
             "users_needed": 1 if file.curation.trusted_users else file.curation.users_needed,
+            "base": [check.model_dump() for check in found if check.name == f"{name}/base"],
         }
         for name, file in declared.files.items()
     ]
     if json:
         console.print_json(rows)
-        return
+    else:
+        _print(declared, rows, found)
+    if has_problem(found):
+        raise typer.Exit(1)
+
+
+def _print(declared: Models, rows: Sequence[Mapping[str, object]], found: Sequence[Check]) -> None:
     keys = ("model", "digest", "golden", "retention", "canaries")
     console.print_table(
         ("model", "digest", "golden set", "regression set", "regression prompts"),
@@ -45,6 +64,16 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
         )
         if warning := small_team_warning(file.curation):
             console.out.print(f"{name}: warning: {warning}", highlight=False)
+    for check in found:
+        advice = f"; {check.advice}" if check.advice else ""
+        console.out.print(f"{check.name}: {check.state}: {check.found}{advice}", highlight=False)
+
+
+def base_checks(folder: Path, bases: Path) -> list[Check]:
+    """Return the checks of the models' bases, and of lanes whose base or targets are missing."""
+    checks = check_trainer(folder, bases)
+    lanes = {row.name for row in checks if row.state == "problem" and "/" in row.name}
+    return [row for row in checks if row.name.endswith("/base") or row.name in lanes]
 
 
 def small_team_warning(curation: CurationSettings) -> str | None:

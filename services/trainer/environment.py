@@ -1,5 +1,5 @@
-"""Check of this machine: `python -m services.trainer.environment [--json]`. Starts without torch,
-so that it can report a missing one.
+"""Check of this machine: `python -m services.trainer.environment [--json] [--bases]`. Starts
+without torch, so that it can report a missing one.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from shared.service.exit_status import exit_status
 from shared.storage.base_projections import describe_counts, layer_counts
 
 CHECKS = TypeAdapter(list[Check])
+_SHOWN = 300
 
 
 def collect_facts(settings: TrainerSettings) -> MachineFacts:
@@ -137,6 +138,45 @@ def _lane(
     )
 
 
+def check_bases(settings: TrainerSettings) -> list[Check]:
+    """Check the base of every model, without its weights. A base that is not on this machine is
+    left out; the check of its lanes reports it. Imports transformers.
+    """
+    try:
+        models = load_models(settings.models).files.values()
+    except Misconfigured:
+        return []
+    return [check for model in models for check in _base(settings.bases, model)]
+
+
+def _base(bases: Path, model: ModelFile) -> list[Check]:
+    from services.trainer.training.base_check import load_checked_vocabulary
+
+    name = f"{model.model}/base"
+    try:
+        folder = base_folder(bases, model.base.training)
+    except SettingsError:
+        return []
+    try:
+        vocabulary = load_checked_vocabulary(str(folder), model.template_variables)
+    except RunFailed as refusal:
+        return [Check(name=name, state="problem", found=refusal.reason, advice=refusal.advice)]
+    # The library raises errors of many kinds for files that it cannot read.
+    except Exception as error:
+        found = f"it cannot be loaded: {type(error).__name__}: {str(error)[:_SHOWN]}"
+        advice = "check base.training in the model file, and RATCHET_BASES"
+        return [Check(name=name, state="problem", found=found, advice=advice)]
+    if not vocabulary.warnings:
+        end = vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.end_tokens[0])
+        return [
+            Check(name=name, state="ok", found=f"{model.base.training}: answers end with {end}")
+        ]
+    return [
+        Check(name=name, state="warning", found=warning, advice="compare the served answers")
+        for warning in vocabulary.warnings
+    ]
+
+
 async def require_trainable_machine(log: Log) -> None:
     """Check this machine in another process, so that this one need not load torch. Log every row
     that is not `ok`.
@@ -175,13 +215,19 @@ def main() -> int:
     """Print the rows. Return the exit status: 1 if there is a problem."""
     parser = argparse.ArgumentParser(prog="services.trainer.environment", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    as_json = parser.parse_args().json
+    parser.add_argument("--bases", action="store_true", help="check the models' bases as well")
+    arguments = parser.parse_args()
     rows: list[Check] = []
-    status = exit_status(
-        "trainer",
-        lambda: rows.extend(machine_checks(collect_facts(read_settings(TrainerSettings)))),
-    )
-    if as_json:
+
+    def collect() -> None:
+        settings = read_settings(TrainerSettings)
+        facts = collect_facts(settings)
+        rows.extend(machine_checks(facts))
+        if arguments.bases and facts.torch is not None:
+            rows.extend(check_bases(settings))
+
+    status = exit_status("trainer", collect)
+    if arguments.json:
         print(CHECKS.dump_json(rows).decode())
     else:
         for row in rows:

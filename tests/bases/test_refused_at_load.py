@@ -24,13 +24,14 @@ def change_config(base: Path, **changes: object) -> None:
 
 def test_other_kinds_of_models_are_refused_by_name(base: Path) -> None:
     process = TrainingProcessHere()
-    for model_type in ("clip", "no-such-architecture"):
+    reasons = {"clip": "for the architecture clip", "no-such-architecture": "ValueError"}
+    for model_type, reason in reasons.items():
         change_config(base, model_type=model_type, architectures=["Another"])
         refused = process.load(base)
         assert isinstance(refused, RequestRefused), refused
-        assert "ValueError" in refused.reason
+        assert reason in refused.reason
         assert len(refused.reason) < 500
-        assert "causal language model" in refused.advice
+        assert "take a base" in refused.advice
     change_config(base, model_type="llama")
     assert isinstance(process.load(base), Loaded)
 

@@ -18,7 +18,7 @@ from services.trainer.kernels.frozen_layers import cache_frozen_layers
 from services.trainer.kernels.lora_layer import cast_4bit_output, patch_lora
 from services.trainer.machine.device import best_precision, local_device
 from services.trainer.training.attention import attention_implementation
-from services.trainer.training.base_tokenizer import load_vocabulary
+from services.trainer.training.base_check import load_checked_vocabulary
 from services.trainer.training.targets import AdaptedModules, adapted_modules
 from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.config.training import TrainingConfig
@@ -53,7 +53,7 @@ def load_base(
     """Load a base from its folder. Raises OSError if it is missing, RunFailed if it cannot be
     loaded as configured.
     """
-    vocabulary = load_vocabulary(folder, template)
+    vocabulary = load_checked_vocabulary(folder, template)
     device = local_device()
     resolved_precision = best_precision(device) if precision == "auto" else precision
     eval_model = _load(folder, torch.float32, device)
