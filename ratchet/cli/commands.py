@@ -14,6 +14,7 @@ from ratchet.dataset.commands import dataset
 from ratchet.dataset.master import master
 from ratchet.dataset.training import training
 from ratchet.dead_letters.command import dlq
+from ratchet.new_model.command import new_model
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Ratchet: continuous fine-tuning from feedback, with gated promotions and rollback.",
 )
 app.add_typer(stack)
+app.add_typer(new_model)
 app.add_typer(status)
 app.add_typer(topics, name="topics")
 app.add_typer(models, name="models")

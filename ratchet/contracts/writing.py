@@ -10,6 +10,7 @@ import yaml
 from ratchet.contracts.asyncapi import asyncapi_document
 from ratchet.contracts.compatibility import incompatibilities, same_constraints
 from ratchet.contracts.events_page import events_page
+from ratchet.contracts.model_file_page import model_file_page
 from ratchet.contracts.schemas import event_schemas
 from shared.messaging.topics import FEEDBACK_RECEIVED, TOPICS
 from shared.version import ratchet_version
@@ -38,7 +39,8 @@ def contract_files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         allow_unicode=True,
         width=140,
     )
-    return files | {"asyncapi.yaml": asyncapi, "events.md": events_page(current)}
+    pages = {"events.md": events_page(current), "model-file.md": model_file_page()}
+    return files | {"asyncapi.yaml": asyncapi} | pages
 
 
 def write_contracts(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:

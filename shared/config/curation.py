@@ -16,11 +16,42 @@ from shared.events import FrozenModel, Id, Share
 class CurationSettings(FrozenModel):
     """Rules for training examples and for closing a batch."""
 
-    batch_size: Annotated[int, Field(ge=2, le=10_000)] = 50
-    minimum_quality: Share = 0.6
-    similarity: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.9
-    held_out_share: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.1
-    deduplicate_days: Annotated[int, Field(ge=1)] = 7
+    batch_size: Annotated[
+        int,
+        Field(
+            ge=2,
+            le=10_000,
+            description="number of examples that closes a batch, held-out ones not counted",
+        ),
+    ] = 50
+    minimum_quality: Annotated[
+        Share,
+        Field(
+            description="lowest quality of an example: 1 for a correction, else (reward + 1) / 2"
+        ),
+    ] = 0.6
+    similarity: Annotated[
+        FiniteFloat,
+        Field(
+            gt=0,
+            le=1,
+            description="similarity from which two examples count as near-duplicates",
+        ),
+    ] = 0.9
+    held_out_share: Annotated[
+        FiniteFloat,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of the prompts whose examples are held out for evaluation",
+        ),
+    ] = 0.1
+    deduplicate_days: Annotated[
+        int,
+        Field(
+            ge=1, description="days for which an example is remembered, to find duplicates of it"
+        ),
+    ] = 7
     pool: Annotated[
         int | None,
         Field(
@@ -37,13 +68,24 @@ class CurationSettings(FrozenModel):
         int,
         Field(ge=1, description="minimum size of a batch that is closed after longest_wait_hours"),
     ] = 10
-    examples_per_user: Annotated[int, Field(ge=1)] = 5
-    examples_per_conversation: Annotated[int, Field(ge=1)] = 5
+    examples_per_user: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="maximum number of examples of one user in a batch; without a user_id, "
+            "of one conversation",
+        ),
+    ] = 5
+    examples_per_conversation: Annotated[
+        int, Field(ge=1, description="maximum number of examples of one conversation in a batch")
+    ] = 5
     user_share: Annotated[
         FiniteFloat,
         Field(gt=0, le=1, description="maximum share of one user in share_window batches"),
     ] = 0.1
-    share_window: Annotated[int, Field(ge=1, le=1000)] = 10
+    share_window: Annotated[
+        int, Field(ge=1, le=1000, description="number of batches that user_share is measured over")
+    ] = 10
     new_user_hours: Annotated[
         FiniteFloat,
         Field(

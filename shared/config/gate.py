@@ -68,13 +68,34 @@ class GateSettings(FrozenModel):
     Margins are nats of mean log-likelihood per answer token.
     """
 
-    confidence: Annotated[FiniteFloat, Field(gt=0.5, lt=1)] = 0.95
-    minimum_examples: Annotated[int, Field(ge=2)] = 12
-    held_out_newest: Annotated[int, Field(ge=1)] = 500
-    improvement_margin: Margin = 0.005
-    harm_margin: Margin = 0.02
+    confidence: Annotated[
+        FiniteFloat, Field(gt=0.5, lt=1, description="1 minus the error of the gate's promotions")
+    ] = 0.95
+    minimum_examples: Annotated[
+        int, Field(ge=2, description="smallest set on which an improvement can promote")
+    ] = 12
+    held_out_newest: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="number of the newest held-out examples that a candidate is evaluated on",
+        ),
+    ] = 500
+    improvement_margin: Annotated[
+        Margin, Field(description="smallest improvement that promotes, in nats per answer token")
+    ] = 0.005
+    harm_margin: Annotated[
+        Margin,
+        Field(
+            description="tolerated decline on held-out and golden sets, in nats per answer token"
+        ),
+    ] = 0.02
     regression_margin: Annotated[
-        Margin, Field(validation_alias=both_names("gate", "regression_margin"))
+        Margin,
+        Field(
+            description="tolerated decline on the regression set, in nats per answer token",
+            validation_alias=both_names("gate", "regression_margin"),
+        ),
     ] = 0.5
     golden: Annotated[
         str | None,
@@ -94,7 +115,9 @@ class GateSettings(FrozenModel):
             validation_alias=both_names("gate", "regression_prompts"),
         ),
     ] = None
-    probes: Annotated[int, Field(ge=1, le=32)] = 4
+    probes: Annotated[
+        int, Field(ge=1, le=32, description="number of prompts whose answers verify a deployment")
+    ] = 4
     answered: Annotated[
         int,
         Field(
@@ -111,7 +134,11 @@ class GateSettings(FrozenModel):
         Field(description="answer measures that take part in the decision besides log-likelihood"),
     ] = {}
     reward_hacking: Annotated[
-        RewardHackingRule, Field(validation_alias=both_names("gate", "reward_hacking"))
+        RewardHackingRule,
+        Field(
+            description="alarm when rewards rise and held-out results do not",
+            validation_alias=both_names("gate", "reward_hacking"),
+        ),
     ] = RewardHackingRule()
 
     @model_validator(mode="before")

@@ -43,7 +43,9 @@ class BasePaths(FrozenModel):
 class LaneSettings(FrozenModel):
     """One training lane."""
 
-    training: TrainingConfig = TrainingConfig()
+    training: Annotated[
+        TrainingConfig, Field(description="hyperparameters, with the lane's defaults and ranges")
+    ] = TrainingConfig()
     training_set: Annotated[
         int,
         Field(
@@ -53,7 +55,10 @@ class LaneSettings(FrozenModel):
             "batch is trained on whole, without replay",
         ),
     ] = 500
-    replay_window: Annotated[int, Field(ge=0)] = 10_000
+    replay_window: Annotated[
+        int,
+        Field(ge=0, description="number of the newest examples that replayed ones are drawn from"),
+    ] = 10_000
     rehearsal: Annotated[
         str | None,
         Field(
@@ -70,7 +75,12 @@ class LaneSettings(FrozenModel):
 class DeployTarget(FrozenModel):
     """A server or folder that the champion is deployed to."""
 
-    kind: Literal["llamacpp", "ollama", "folder"]
+    kind: Annotated[
+        Literal["llamacpp", "ollama", "folder"],
+        Field(
+            description="the embedded host, an Ollama server, or a folder that other servers read"
+        ),
+    ]
     location: Annotated[
         str | None,
         Field(
@@ -96,9 +106,16 @@ class RetentionSettings(FrozenModel):
 class ModelFile(FrozenModel):
     """A declared model."""
 
-    model: Name
-    base: BasePaths
-    shards: Annotated[int, Field(ge=1, le=1024)] = 1
+    model: Annotated[Name, Field(description="name of the model, and of this file without .yaml")]
+    base: Annotated[BasePaths, Field(description="the base model")]
+    shards: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="number of datasets that feedback is divided into, by user",
+        ),
+    ] = 1
     thinking: Annotated[
         Literal["drop", "keep"],
         Field(
@@ -106,12 +123,25 @@ class ModelFile(FrozenModel):
             "template, or part of the answer and switched on"
         ),
     ] = "drop"
-    reward: RewardPolicy = RewardPolicy()
-    redaction: RedactionPolicy = RedactionPolicy()
-    curation: CurationSettings = CurationSettings()
-    lanes: Mapping[Lane, LaneSettings] = {"adaptive": LaneSettings()}
-    gate: GateSettings = GateSettings()
-    monitor: MonitorSettings = MonitorSettings()
+    reward: Annotated[RewardPolicy, Field(description="computation of rewards from feedback")] = (
+        RewardPolicy()
+    )
+    redaction: Annotated[
+        RedactionPolicy, Field(description="personal data and secrets that are replaced")
+    ] = RedactionPolicy()
+    curation: Annotated[
+        CurationSettings, Field(description="choice of training examples and closing of batches")
+    ] = CurationSettings()
+    lanes: Annotated[
+        Mapping[Lane, LaneSettings],
+        Field(
+            description="training lanes: adaptive for feedback, master for training from the base"
+        ),
+    ] = {"adaptive": LaneSettings()}
+    gate: Annotated[GateSettings, Field(description="evaluation of candidates")] = GateSettings()
+    monitor: Annotated[
+        MonitorSettings, Field(description="rollback of a champion that users rate lower")
+    ] = MonitorSettings()
     canary: Annotated[
         CanarySettings | None,
         Field(
@@ -119,7 +149,9 @@ class ModelFile(FrozenModel):
             "promoted at once"
         ),
     ] = None
-    deploy: tuple[DeployTarget, ...] = ()
+    deploy: Annotated[
+        tuple[DeployTarget, ...], Field(description="targets that serve the champion")
+    ] = ()
     retention: Annotated[
         RetentionSettings | None, Field(description="which adapters stay; default: all of them")
     ] = None

@@ -14,22 +14,36 @@ Weight = Annotated[FiniteFloat, Field(ge=0)]
 class ActionRewards(FrozenModel):
     """Reward of each user action on an answer."""
 
-    thumbs_up: Reward = 1.0
-    thumbs_down: Reward = -1.0
-    accepted: Reward = 1.0
-    regenerated: Reward = -0.5
+    thumbs_up: Annotated[Reward, Field(description="reward of an approval")] = 1.0
+    thumbs_down: Annotated[Reward, Field(description="reward of a disapproval")] = -1.0
+    accepted: Annotated[Reward, Field(description="reward of an answer that was used")] = 1.0
+    regenerated: Annotated[
+        Reward, Field(description="reward of an answer that the user replaced by another")
+    ] = -0.5
 
 
 class RewardPolicy(FrozenModel):
     """Weights of a reward's parts, the reward of each action, and the required answer format."""
 
-    name: str = "default"
-    version: Annotated[int, Field(ge=1)] = 1
-    validation: Weight = 1.0
-    action: Weight = 1.0
+    name: Annotated[str, Field(description="name of the policy, recorded with every reward")] = (
+        "default"
+    )
+    version: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="version of the policy, recorded with every reward: raise it with each "
+            "change",
+        ),
+    ] = 1
+    validation: Annotated[Weight, Field(description="weight of validation_score")] = 1.0
+    action: Annotated[Weight, Field(description="weight of the user's action")] = 1.0
     correction: Annotated[Weight | None, Field(description="default: the weight of action")] = None
-    rules: Weight = 0.5
-    actions: ActionRewards = ActionRewards()
+    rules: Annotated[
+        Weight,
+        Field(description="weight of broken rules, such as an empty answer or another format"),
+    ] = 0.5
+    actions: Annotated[ActionRewards, Field(description="reward of each action")] = ActionRewards()
     format: Annotated[
         Literal["json"] | None,
         Field(description="json: the answer has to be a JSON object"),
