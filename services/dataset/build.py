@@ -62,11 +62,14 @@ def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportRepor
     store: ObjectWriter = (
         _DryRunStore() if arguments.dry_run else FsspecStore(settings.object_store)
     )
-    curation = ImportCuration(model_file, golden, Redactor(model_file.redaction, find_names))
+    redactor = Redactor(model_file.redaction, find_names)
+    curation = ImportCuration(model_file, golden, redactor)
     if arguments.documents is not None:
         recipe = read_recipe(arguments.recipe)
         teach = (
-            teacher_of(recipe.teacher, settings, _report_progress, is_plan=arguments.dry_run)
+            teacher_of(
+                recipe.teacher, settings, redactor, _report_progress, is_plan=arguments.dry_run
+            )
             if recipe.teacher
             else None
         )

@@ -200,6 +200,21 @@ def test_a_teacher_adds_grounded_examples(tmp_path: Path, folder: Path) -> None:
     assert place.split()[0].rstrip("s") in ("line", "page", "paragraph", "second")
 
 
+def test_personal_data_is_not_sent_to_a_teacher(tmp_path: Path, folder: Path) -> None:
+    text = "Write to ines.weber@larkspur.example before a gauge is sent back, in any case at all."
+    (folder / "contact.md").write_text(f"# Contact of ines.weber@larkspur.example\n\n{text}\n")
+    with teacher_server(grounded) as server:
+        recipe = f"--recipe={recipe_with(tmp_path, server.url)}"
+        cache = {"RATCHET_TEACHER_CACHE": str(tmp_path / "cache")}
+        status, report, error = build(tmp_path, folder, recipe, **cache)
+        assert status == 0, error
+    sent = json.dumps(server.requests)
+    assert "before a gauge is sent back" in sent
+    assert "<EMAIL_1>" in sent
+    assert "larkspur.example" not in sent + json.dumps(report["samples"])
+    assert report["redacted"] == {"email": 3}
+
+
 def test_a_build_killed_while_it_asks_continues(tmp_path: Path, folder: Path) -> None:
     """The second build asks only for what the first has no reply to, and makes the dataset of a
     build that was never interrupted.
