@@ -16,7 +16,9 @@ from benchmarks.gate.cipher_task import POISONS, Customer, Poison, Word, greedy_
 from benchmarks.gate.tables import CandidateResult
 from services.trainer.data.tokenization import EncodedExample
 from services.trainer.errors import RunFailed
-from services.trainer.gate.decision import GateEvidence, PairedScores, alpha_for_gate, decide
+from services.trainer.gate.budget import GateHistory
+from services.trainer.gate.decision import decide
+from services.trainer.gate.evidence import GateEvidence, PairedScores
 from services.trainer.training.base_model import trainable_adapter
 from services.trainer.training.recipe import train
 from services.trainer.training.scoring import score
@@ -239,7 +241,7 @@ def _evaluate(
         PairedScores(first.tolist(), second.tolist())
         for first, second in zip(before[:3], after[:3], strict=True)
     )
-    alpha = alpha_for_gate(GATE.confidence, 1)
+    alpha = GateHistory().level(GATE.confidence, evaluation=1)
     verdict = decide(
         GateEvidence(held_out, golden, retention, (), ()),
         GATE,

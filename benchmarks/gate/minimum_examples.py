@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.trainer.gate.budget import GateHistory
 from services.trainer.gate.confidence_bounds import Floats, bootstrap_bounds
-from services.trainer.gate.decision import alpha_for_gate
 
 EXAMPLES = (5, 8, 12, 24)
 DRAWS = 1000
-ALPHA = alpha_for_gate(0.95, 1) / 2
+ALPHA = GateHistory().level(0.95, evaluation=1) / 2
 
 Draw = Callable[[np.random.Generator, int], Floats]
 DIFFERENCES: dict[str, tuple[float, Draw]] = {

@@ -1,13 +1,8 @@
 """P-values of the gate's bounds, for many candidates on the same examples at once."""
 
-from math import erfc, sqrt
-from statistics import NormalDist
-
 import numpy as np
 
-from services.trainer.gate.confidence_bounds import RESAMPLES, Floats
-
-_RESOLVED = 10 / RESAMPLES
+from services.trainer.gate.confidence_bounds import RESAMPLES, Floats, upper_share
 
 
 def bound_p_values(differences: Floats, margin: float, seed: int) -> Floats:
@@ -39,21 +34,5 @@ def bound_p_values(differences: Floats, margin: float, seed: int) -> Floats:
             np.copysign(np.inf, shifts[:, column]),
             shifts[:, column] / np.where(degenerate, 1.0, resampled[:, column]),
         )
-        p_values[column] = _p_value(np.sort(students), (means[column] - margin) / error)
+        p_values[column] = upper_share(np.sort(students), (means[column] - margin) / error)
     return p_values
-
-
-def _p_value(students: Floats, student: float) -> float:
-    """Return the smallest error whose quantile of the ascending `students` is below `student`."""
-    below = int(np.searchsorted(students, student))
-    if below == 0:
-        return 1.0
-    # The quantile of method "higher" at 1 - alpha is element ceil((1 - alpha) * (RESAMPLES - 1)).
-    resolved = 1 - (below - 1) / (RESAMPLES - 1)
-    if resolved > _RESOLVED:
-        return resolved
-    normal = NormalDist()
-    quantile = float(students[int(np.ceil((1 - _RESOLVED) * (RESAMPLES - 1)))])
-    if not 0 < quantile < student:
-        return _RESOLVED
-    return 0.5 * erfc(student / quantile * normal.inv_cdf(1 - _RESOLVED) / sqrt(2))

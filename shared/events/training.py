@@ -230,6 +230,34 @@ class Measure(FrozenModel):
 Decision = Literal["promote", "reject", "inconclusive"]
 
 
+class PromotionBudget(FrozenModel):
+    """Error of promotion that an evaluation could spend, and what it lacked for a promotion.
+    `golden_decisions` counts the gates of the model that have used this golden set, this one
+    included.
+    """
+
+    gate: Annotated[int, Field(ge=1, description="number of the gate in the model's life, from 1")]
+    level: Annotated[Share, Field(description="error that this evaluation could spend")]
+    next_level: Annotated[Share, Field(description="error that the next gate may spend")]
+    needed_examples: Annotated[
+        Count | None,
+        Field(description="further examples that would show the measured gain, if it stays"),
+    ] = None
+    needed_gain: Annotated[
+        FiniteFloat | None,
+        Field(description="measured gain that would have sufficed, in nats per answer token"),
+    ] = None
+    needed_on: Annotated[
+        Literal["held_out", "golden"] | None, Field(description="set of the two numbers above")
+    ] = None
+    golden_digest: Annotated[
+        Digest | None, Field(description="digest of the golden examples in use")
+    ] = None
+    golden_decisions: Annotated[
+        Count, Field(description="gates that have used these golden examples")
+    ] = 0
+
+
 class Verdict(FrozenModel):
     """Decision of the gate, the baseline version, and the numbers behind the decision. `alarm` is
     the reason for suspecting reward hacking.
@@ -249,6 +277,13 @@ class Verdict(FrozenModel):
         Field(description="further measures, some of which may take part in the decision"),
     ] = ()
     alarm: Annotated[str | None, Field(description="reason for suspecting reward hacking")] = None
+    p_value: Annotated[
+        Share | None,
+        Field(description="smallest error at which the evidence promotes; 1 with an objection"),
+    ] = None
+    budget: Annotated[
+        PromotionBudget | None, Field(description="error of promotion, and what was missing")
+    ] = None
 
 
 class ProbeToken(FrozenModel):

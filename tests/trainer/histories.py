@@ -1,10 +1,17 @@
-"""Outcome events with the fields that the reward-hacking alarm reads."""
+"""Outcome events with the fields that the read models of the trainer use."""
 
 from datetime import datetime
 from typing import Any
 
 from shared.config.training import TrainingConfig
-from shared.events import Comparison, Decision, RunMetrics, TrainingRolledBack, Verdict
+from shared.events import (
+    CheckpointSaved,
+    Comparison,
+    Decision,
+    RunMetrics,
+    TrainingRolledBack,
+    Verdict,
+)
 from tests.support.tickets import DIGEST
 
 
@@ -62,4 +69,20 @@ def rolled_back_run(
         configuration=TrainingConfig(),
         metrics=metrics,
         verdict=verdict("inconclusive", held_out_gain),
+    )
+
+
+def saved_checkpoint(run: str, at: datetime, evaluation: int = 1) -> CheckpointSaved:
+    """Return the outcome of a run that the gate promoted."""
+    fields = rolled_back_run(run, 0.5, 0.0, at, evaluation).model_dump(
+        exclude={"outcome", "reason", "advice"}
+    )
+    return CheckpointSaved.model_validate(
+        fields
+        | {
+            "adapter": {"uri": f"adapters/m/{run}/manifest.json", "digest": DIGEST},
+            "base_digest": DIGEST,
+            "verdict": verdict("promote"),
+            "probes": (),
+        }
     )

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from services.trainer.app import Trainer
 from services.trainer.bus_view.view import VIEW_EVENTS
 from services.trainer.errors import RunFailed, RunInterrupted, TrainingProcessEnded
+from services.trainer.gate.promotion_level import PastGate, promotion_level
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
     CheckPrompts,
@@ -313,8 +314,8 @@ def record_of(batch: BatchReady) -> Record:
     return Record("training.batches", 0, batch.number, b"m", value, tuple(headers))
 
 
-def a_batch(world: World, model: str = "m") -> BatchReady:
-    return write_batch(world.store, model, 0, tickets(0, 10), tickets(500, 20))
+def a_batch(world: World, model: str = "m", number: int = 0) -> BatchReady:
+    return write_batch(world.store, model, number, tickets(0, 10), tickets(500, 20))
 
 
 async def is_owner() -> bool:
@@ -519,6 +520,27 @@ async def test_reward_hacking_alarm_blocks_promotion(world: World) -> None:
         world.metrics.registry.get_sample_value("ratchet_training_reward_hacking", {"model": "m"})
         == 1
     )
+
+
+async def test_gates_of_the_model_are_counted_on_the_topics(world: World) -> None:
+    """Three outcomes of an earlier version, then one of this trainer, then one of another worker,
+    whose batch came by hand: the number of a batch does not matter.
+    """
+    world.child.gain = -0.001
+    for hour in range(3):
+        event = rolled_back_run(f"run {hour}", 0.5, 0.1, NOW + timedelta(hours=hour - 3))
+        await world.bus.send(TRAINING_ROLLBACKS, b"m", *encode(event, "trainer"))
+    budgets = []
+    for number in (0, 7):
+        await world.trainer().handle(record_of(a_batch(world, number=number)), is_owner)
+        verdict = world.rollbacks[-1].verdict
+        assert verdict is not None
+        assert verdict.budget is not None
+        budgets.append(verdict.budget)
+    first, second = budgets
+    assert (first.gate, second.gate) == (4, 5)
+    assert first.level == pytest.approx(0.9 * promotion_level([PastGate(False)] * 3, 0.95))
+    assert second.level == pytest.approx(0.9 * first.next_level)
 
 
 async def test_run_resumes_after_crashes_without_repeating_work(world: World) -> None:

@@ -26,10 +26,9 @@ def training_manifest(
     before it, so that a run replays feedback and is judged on held-out feedback as well.
 
     `hyperparameters` replace those of the lane for this run. The same dataset, model file, batch
-    before it and hyperparameters are the same batch. `number` counts from 0 like
-    that of the next batch of feedback: the gate spends its error by it. Raises CommandRefused for
-    a dataset that cannot be trained under this model file, Misconfigured if that lacks the lane
-    or a hyperparameter is outside its range.
+    before it and hyperparameters are the same batch. `number` is that of the next batch of
+    feedback. Raises CommandRefused for a dataset that cannot be trained under this model file,
+    Misconfigured if that lacks the lane or a hyperparameter is outside its range.
     """
     if dataset.imported is None or dataset.model != model_file.model:
         raise CommandRefused(f"{dataset.batch_id} is no imported dataset of {model_file.model}")

@@ -5,9 +5,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.trainer.bus_view.gate_history import GateHistories
 from services.trainer.bus_view.registry_state import Champion, PublishedRun, RegistryState
 from services.trainer.bus_view.reward_history import RewardHistory
 from services.trainer.bus_view.withdrawals import Withdrawals, WithdrawnExamples
+from services.trainer.gate.budget import GateHistory
 from services.trainer.gate.reward_hacking import CandidateStep
 from shared.errors import ContractViolation, Misconfigured, Undecodable
 from shared.events import (
@@ -55,12 +57,15 @@ _LOG_EVERY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """State of the topics when an evaluation begins; `history` is of the model's other runs."""
+    """State of the topics when an evaluation begins; `history` and `gates` are of the model's other
+    runs.
+    """
 
     champion: Champion
     quarantined: Collection[str]
     withdrawn: WithdrawnExamples
     history: Sequence[CandidateStep]
+    gates: GateHistory
 
 
 class BusView:
@@ -71,6 +76,7 @@ class BusView:
         self._registry = RegistryState()
         self._withdrawals = Withdrawals()
         self._rewards = RewardHistory()
+        self._gates = GateHistories()
         self._reader = reader
         self._runtime = runtime
 
@@ -99,6 +105,7 @@ class BusView:
             self._registry.quarantined_batches(model),
             self._withdrawals.for_model(model),
             self._rewards.steps_before(model, run_id),
+            self._gates.before(model, run_id),
         )
 
     async def wait_for_answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
@@ -135,6 +142,7 @@ class BusView:
         else:
             self._registry.apply(event)
             self._rewards.apply(event)
+            self._gates.apply(event)
 
     async def _wait_for(self, query: Callable[[], T | None], message: str, log: Log) -> T:
         clock, health = self._runtime.clock, self._runtime.health

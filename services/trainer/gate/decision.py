@@ -15,12 +15,11 @@ evidence; with evidence (the upper bound is below zero as well) it rejects. So a
 can block a candidate, but not quarantine its batch. A regression prompt that the champion passed
 and the candidate fails rejects.
 
-Error of promotion: `alpha` = 1 - confidence is the error over a model's whole life. Gate k of a
-shard (counted from 1) may spend alpha · 6 / (π² k²), which adds up to alpha over all k. It is
-shared evenly by the shards, in the same proportion by repeated evaluations of one candidate, and
-then by all that can promote (Bonferroni): the likelihood on each of the two sets and, on each, the
-metrics that the model file lets promote. Looking for harm spends none of it: the bound of harm
-stays at alpha.
+Error of promotion: `alpha` is the error that this evaluation may spend (`promotion_level`). It is
+shared evenly by all that can promote (Bonferroni): the likelihood on each of the two sets and, on
+each, the metrics that the model file lets promote. The p-value of a verdict is the smallest `alpha`
+at which it would have been `promote`. Looking for harm spends none of it: the bound of harm stays
+at 1 - confidence.
 
 Metrics of greedy answers decide if the model file says so (`deciding`): worse than their margin
 they block a candidate, or reject it on evidence, and with `promotes` evidence that they are better
@@ -28,107 +27,56 @@ counts like the likelihood's. The others are only reported.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import pi
 from typing import Literal
 
 import numpy as np
 
-from services.trainer.gate.answer_metrics import (
-    ANSWER_METRICS,
-    BINARY_METRICS,
-    NO_ANSWERS,
-    GreedyAnswers,
-    answer_metric,
-    perplexity,
-    set_metric,
+from services.trainer.gate.confidence_bounds import BootstrapBounds
+from services.trainer.gate.deciding_metrics import (
+    may_promote,
+    measure_set,
+    metric_improvement,
+    metric_objection,
 )
-from services.trainer.gate.confidence_bounds import bootstrap_bounds, exact_bounds
-from shared.config.gate import AnswerMeasure, GateSettings
-from shared.events import Comparison, Decision, Measure, Verdict
+from services.trainer.gate.evidence import GateEvidence, PairedScores
+from services.trainer.gate.findings import Improvement, Objection, certainty, label, too_few
+from shared.config.gate import GateSettings
+from shared.events import Comparison, Decision, Verdict
 
 SetName = Literal["held_out", "golden", "retention"]
-AnsweredSet = Literal["held_out", "golden"]
-
-
-@dataclass(frozen=True)
-class PairedScores:
-    """Scores of baseline and candidate on the same examples, in the same order, in nats per answer
-    token. The baseline is the champion; of the regression set, the base.
-    """
-
-    baseline: Sequence[float]
-    candidate: Sequence[float]
-
-
-@dataclass(frozen=True)
-class GateEvidence:
-    """Evaluation results of a candidate. `prompts_passed_*` are of the regression prompts;
-    `*_answers` are of the first examples of a set.
-    """
-
-    held_out: PairedScores
-    golden: PairedScores
-    regression: PairedScores
-    prompts_passed_baseline: Sequence[bool]
-    prompts_passed_candidate: Sequence[bool]
-    held_out_answers: GreedyAnswers = NO_ANSWERS
-    golden_answers: GreedyAnswers = NO_ANSWERS
-
-
-@dataclass(frozen=True)
-class _Improvement:
-    """Result of looking for a gain on a set."""
-
-    set_name: str
-    is_shown: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Objection:
-    """A set or metric on which the candidate is worse than allowed."""
-
-    is_evident: bool
-    reason: str
-
-
-def alpha_for_gate(confidence: float, gate: int, evaluation: int = 1, shards: int = 1) -> float:
-    """Return the error of promotion that one evaluation may spend; `gate` and `evaluation` count
-    from 1.
-    """
-    return (1 - confidence) * _spending_share(gate) * _spending_share(evaluation) / shards
-
-
-def _spending_share(k: int) -> float:
-    """Return 6 / (π² k²), shares that add up to 1 over all k (Euler)."""
-    return 6 / (pi * k) ** 2
 
 
 def decide(
     evidence: GateEvidence, gate: GateSettings, baseline_version: str, alpha: float, seed: int
 ) -> Verdict:
     """Return the verdict on a candidate against `baseline_version`. `alpha` is the error that this
-    evaluation may spend, see `alpha_for_gate`; `seed` is that of the bootstrap.
+    evaluation may spend; `seed` is that of the bootstrap.
     """
     ways = 2 * (1 + sum(metric.promotes for metric in gate.deciding.values()))
     share = alpha / ways
-    held_out = _compare("held_out", evidence.held_out, gate.harm_margin, share, gate, seed)
-    golden = _compare("golden", evidence.golden, gate.harm_margin, share, gate, seed)
+    held_out_bounds, golden_bounds, regression_bounds = (
+        _bounds(scores, seed)
+        for scores in (evidence.held_out, evidence.golden, evidence.regression)
+    )
+    held_out = _compare(
+        "held_out", evidence.held_out, held_out_bounds, gate.harm_margin, share, gate
+    )
+    golden = _compare("golden", evidence.golden, golden_bounds, gate.harm_margin, share, gate)
     regression = _compare(
-        "retention", evidence.regression, gate.regression_margin, share, gate, seed
+        "retention", evidence.regression, regression_bounds, gate.regression_margin, share, gate
     )
     measures = [
-        *_measures("held_out", evidence.held_out, evidence.held_out_answers, share, gate, seed),
-        *_measures("golden", evidence.golden, evidence.golden_answers, share, gate, seed),
+        *measure_set("held_out", evidence.held_out, evidence.held_out_answers, share, gate, seed),
+        *measure_set("golden", evidence.golden, evidence.golden_answers, share, gate, seed),
     ]
     improvements = [
-        *(_improvement(comparison, gate) for comparison in (held_out, golden)),
-        *(_metric_improvement(row, gate) for row in measures if _may_promote(row, gate)),
+        _improvement(held_out, held_out_bounds, gate),
+        _improvement(golden, golden_bounds, gate),
+        *(metric_improvement(row, gate) for row in measures if may_promote(row.measure, gate)),
     ]
     possible_objections = (
         *(_objection(comparison) for comparison in (held_out, golden, regression)),
-        *(_metric_objection(row) for row in measures),
+        *(metric_objection(row.measure) for row in measures),
         _prompts_objection(evidence, baseline_version),
     )
     objections = [objection for objection in possible_objections if objection]
@@ -146,11 +94,23 @@ def decide(
         confidence=1 - alpha,
         reasons=tuple(reasons),
         comparisons=(held_out, golden, regression, _compare_prompts(evidence)),
-        measures=tuple(measures),
+        measures=tuple(row.measure for row in measures),
+        p_value=1.0 if objections else min(1.0, ways * _p_value(improvements, golden_bounds, gate)),
     )
 
 
-def _decision(objections: Sequence[_Objection], better: set[str], golden: Comparison) -> Decision:
+def _p_value(
+    improvements: Sequence[Improvement], golden: BootstrapBounds, gate: GateSettings
+) -> float:
+    """Return the smallest error of one way at which a candidate without objections is promoted."""
+    not_worse = golden.p_value(-gate.harm_margin) if golden.examples else 0.0
+    return min(
+        way.p_value if way.set_name == "golden" else max(way.p_value, not_worse)
+        for way in improvements
+    )
+
+
+def _decision(objections: Sequence[Objection], better: set[str], golden: Comparison) -> Decision:
     if any(objection.is_evident for objection in objections):
         return "reject"
     if objections:
@@ -160,13 +120,18 @@ def _decision(objections: Sequence[_Objection], better: set[str], golden: Compar
     return "inconclusive"
 
 
+def _bounds(scores: PairedScores, seed: int) -> BootstrapBounds:
+    differences = np.asarray(scores.candidate, dtype=np.float64) - np.asarray(scores.baseline)
+    return BootstrapBounds(differences.tolist(), seed)
+
+
 def _compare(
     name: SetName,
     scores: PairedScores,
+    bounds: BootstrapBounds,
     margin: float,
     alpha: float,
     gate: GateSettings,
-    seed: int,
 ) -> Comparison:
     baseline = np.asarray(scores.baseline, dtype=np.float64)
     candidate = np.asarray(scores.candidate, dtype=np.float64)
@@ -181,16 +146,14 @@ def _compare(
             upper=0,
             margin=margin,
         )
-    differences = candidate - baseline
-    lower, upper = bootstrap_bounds(differences.tolist(), alpha, 1 - gate.confidence, seed)
     return Comparison(
         name=name,
-        examples=len(differences),
+        examples=bounds.examples,
         baseline=float(baseline.mean()),
         candidate=float(candidate.mean()),
-        difference=float(differences.mean()),
-        lower=lower,
-        upper=upper,
+        difference=bounds.mean,
+        lower=bounds.lower(alpha),
+        upper=bounds.upper(1 - gate.confidence),
         margin=margin,
     )
 
@@ -214,165 +177,46 @@ def _compare_prompts(evidence: GateEvidence) -> Comparison:
     )
 
 
-def _improvement(comparison: Comparison, gate: GateSettings) -> _Improvement:
-    name = _label(comparison.name)
+def _improvement(
+    comparison: Comparison, bounds: BootstrapBounds, gate: GateSettings
+) -> Improvement:
+    name = label(comparison.name)
     if comparison.examples < gate.minimum_examples:
-        return _Improvement(comparison.name, False, _too_few(name, comparison.examples, gate))
+        return Improvement(comparison.name, False, too_few(name, comparison.examples, gate))
     is_shown = comparison.lower > gate.improvement_margin
     reason = (
         f"{name}: {comparison.difference:+.4f} nats per token over {comparison.examples} "
         f"examples, at least {comparison.lower:+.4f} with confidence, "
         f"{'above' if is_shown else 'not above'} {gate.improvement_margin:+.4f}"
     )
-    return _Improvement(comparison.name, is_shown, reason)
-
-
-def _too_few(name: str, examples: int, gate: GateSettings) -> str:
-    return f"{name}: {examples} examples, {gate.minimum_examples} are needed to show a gain"
+    return Improvement(comparison.name, is_shown, reason, bounds.p_value(gate.improvement_margin))
 
 
 def _is_not_worse(golden: Comparison) -> bool:
     return golden.examples == 0 or golden.lower >= -golden.margin
 
 
-def _objection(comparison: Comparison) -> _Objection | None:
+def _objection(comparison: Comparison) -> Objection | None:
     """Return None if the candidate is not worse than the margin allows."""
     if comparison.difference >= -comparison.margin:
         return None
     is_evident = comparison.upper < 0
     reason = (
-        f"{_label(comparison.name)}: worse by {-comparison.difference:.4f} nats per token over "
+        f"{label(comparison.name)}: worse by {-comparison.difference:.4f} nats per token over "
         f"{comparison.examples} examples, {comparison.margin:.4f} is allowed"
     )
-    return _Objection(is_evident, reason + _certainty(is_evident))
+    return Objection(is_evident, reason + certainty(is_evident))
 
 
-def _certainty(is_evident: bool) -> str:
-    return "" if is_evident else " (too few or too different to be sure)"
-
-
-def _measures(
-    name: AnsweredSet,
-    scores: PairedScores,
-    answers: GreedyAnswers,
-    alpha: float,
-    gate: GateSettings,
-    seed: int,
-) -> list[Measure]:
-    measures: list[Measure] = []
-    if scores.candidate:
-        measures.append(
-            Measure(
-                name="perplexity",
-                set=name,
-                examples=len(scores.candidate),
-                baseline=perplexity(scores.baseline),
-                candidate=perplexity(scores.candidate),
-            )
-        )
-    if answers.references:
-        measures += [
-            _measure_answers(metric, name, answers, alpha, gate, seed) for metric in ANSWER_METRICS
-        ]
-    return measures
-
-
-def _measure_answers(
-    metric: AnswerMeasure,
-    name: AnsweredSet,
-    answers: GreedyAnswers,
-    alpha: float,
-    gate: GateSettings,
-    seed: int,
-) -> Measure:
-    measure = Measure(
-        name=metric,
-        set=name,
-        examples=len(answers.references),
-        baseline=set_metric(metric, answers.baseline, answers.references),
-        candidate=set_metric(metric, answers.candidate, answers.references),
-    )
-    if metric not in gate.deciding:
-        return measure
-    pairs = zip(
-        answer_metric(metric, answers.baseline, answers.references),
-        answer_metric(metric, answers.candidate, answers.references),
-        strict=True,
-    )
-    differences = [after - before for before, after in pairs]
-    harm = 1 - gate.confidence
-    lower, upper = (
-        exact_bounds(differences, alpha, harm)
-        if metric in BINARY_METRICS
-        else bootstrap_bounds(differences, alpha, harm, seed)
-    )
-    return measure.model_copy(
-        update={
-            "margin": gate.deciding[metric].margin,
-            "difference": float(np.mean(differences)),
-            "lower": lower,
-            "upper": upper,
-        }
-    )
-
-
-def _may_promote(measure: Measure, gate: GateSettings) -> bool:
-    return (
-        measure.name != "perplexity"
-        and measure.name in gate.deciding
-        and gate.deciding[measure.name].promotes
-    )
-
-
-def _metric_improvement(measure: Measure, gate: GateSettings) -> _Improvement:
-    name = f"{_label(measure.name)} on {_label(measure.set)}"
-    if measure.examples < gate.minimum_examples:
-        return _Improvement(measure.set, False, _too_few(name, measure.examples, gate))
-    assert measure.lower is not None
-    is_shown = measure.lower > 0
-    reason = (
-        f"{name}: {measure.difference:+.4f} over {measure.examples} examples, at least "
-        f"{measure.lower:+.4f} with confidence, {'above' if is_shown else 'not above'} zero"
-    )
-    return _Improvement(measure.set, is_shown, reason)
-
-
-def _metric_objection(measure: Measure) -> _Objection | None:
-    """Return None if the metric does not decide, or is not worse than its margin allows."""
-    if measure.difference is None or measure.margin is None or measure.upper is None:
-        return None
-    if measure.difference >= -measure.margin:
-        return None
-    is_evident = measure.upper < 0
-    reason = (
-        f"{_label(measure.name)} on {_label(measure.set)}: worse by {-measure.difference:.4f} over "
-        f"{measure.examples} examples, {measure.margin:.4f} is allowed"
-    )
-    return _Objection(is_evident, reason + _certainty(is_evident))
-
-
-def _prompts_objection(evidence: GateEvidence, baseline_version: str) -> _Objection | None:
+def _prompts_objection(evidence: GateEvidence, baseline_version: str) -> Objection | None:
     pairs = zip(evidence.prompts_passed_baseline, evidence.prompts_passed_candidate, strict=True)
     failing = [
         str(number) for number, (before, after) in enumerate(pairs, start=1) if before and not after
     ]
     if not failing:
         return None
-    return _Objection(
+    return Objection(
         True,
-        f"{_label('canaries')}: number {', '.join(failing)} passed with {baseline_version} and "
+        f"{label('canaries')}: number {', '.join(failing)} passed with {baseline_version} and "
         "fail with the candidate",
     )
-
-
-def _label(name: str) -> str:
-    """Return the name to show to people: the model file's keys and the metrics have short names."""
-    return {
-        "held_out": "held-out",
-        "retention": "regression set",
-        "canaries": "regression prompts",
-        "exact_match": "exact match",
-        "json_validity": "JSON validity",
-        "bleu": "BLEU",
-        "chrf": "chrF",
-    }.get(name, name)

@@ -7,13 +7,14 @@ from itertools import islice
 from services.trainer.data.training_set import Sample
 from services.trainer.gate.answer_metrics import GreedyAnswers
 from services.trainer.gate.base_answers import BASE, MAX_ANSWER_TOKENS, base_answers
-from services.trainer.gate.decision import GateEvidence, PairedScores
+from services.trainer.gate.evidence import GateEvidence, PairedScores
 from services.trainer.protocol import GreedyAnswer, Messages
 from services.trainer.run_folder import WorkFolder
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models, RegressionPrompt
-from shared.events import Probe
+from shared.events import Digest, Probe
+from shared.identity import digest_of
 from shared.messaging.reasoning import without_reasoning
 
 
@@ -22,7 +23,7 @@ class EvaluationSuite:
     """The evaluation sets of a model. The first `answered_count` examples of held-out and golden
     are also answered, for the answer metrics. `skipped` counts prompts of the model's files that
     the base's chat template refuses. Unless `keeps_reasoning`, the answer in a generated text is
-    what follows the reasoning.
+    what follows the reasoning. `golden_digest` is that of the golden examples, None without any.
     """
 
     held_out: Sequence[Sample]
@@ -35,6 +36,7 @@ class EvaluationSuite:
     answer_tokens: int = MAX_ANSWER_TOKENS
     skipped: int = 0
     keeps_reasoning: bool = False
+    golden_digest: Digest | None = None
 
     async def run(
         self,
@@ -205,4 +207,7 @@ async def build_suite(
         answer_tokens=gate.answer_tokens,
         skipped=len(check.refused),
         keeps_reasoning=models.get(model).thinking == "keep",
+        golden_digest=digest_of(b"".join(row.model_dump_json().encode() for row in golden))
+        if golden
+        else None,
     )

@@ -11,8 +11,10 @@ from services.trainer.data.objective_data import ObjectiveData, assign_objective
 from services.trainer.data.training_set import TrainingSet, read_batches, select_examples
 from services.trainer.errors import RunFailed, RunInterrupted
 from services.trainer.gate.base_answers import BASE, rehearsal_samples
-from services.trainer.gate.decision import GateEvidence, alpha_for_gate, decide
+from services.trainer.gate.budget import with_budget
+from services.trainer.gate.decision import decide
 from services.trainer.gate.evaluation_suite import EvaluationSuite, build_suite
+from services.trainer.gate.evidence import GateEvidence
 from services.trainer.gate.reward_hacking import (
     apply_alarm,
     candidate_step,
@@ -27,7 +29,7 @@ from services.trainer.run_folder import Outcome, RunPlan, TrainedRun, WorkFolder
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models
 from shared.errors import InvalidArtefact
-from shared.events import Artefact, RunMetrics, Verdict
+from shared.events import Artefact, Digest, RunMetrics, Verdict
 from shared.failpoints import reach
 from shared.identity import identity
 from shared.service.runtime import Runtime
@@ -121,7 +123,9 @@ class TrainingRun:
         metrics = self._metrics(run, training_set, suite.skipped)
 
         await progress.enter_phase("deciding")
-        verdict = self._decide(evaluation, inputs, training_set, evidence)
+        verdict = self._decide(
+            evaluation, inputs, training_set.mean_reward, evidence, suite.golden_digest
+        )
         return EvaluatedCandidate(plan, adapter, metrics, verdict, probes, adapted)
 
     def _require_lane(self) -> None:
@@ -262,18 +266,18 @@ class TrainingRun:
         self,
         evaluation: int,
         inputs: EvaluationInputs,
-        training_set: TrainingSet,
+        reward: float | None,
         evidence: GateEvidence,
+        golden: Digest | None,
     ) -> Verdict:
-        facts, gate = self.job.facts, self.job.facts.model.gate
-        alpha = alpha_for_gate(
-            gate.confidence, facts.batch.number + 1, evaluation, facts.model.shards
-        )
-        seed = int(identity("gate", facts.run_id, evaluation)[:8], 16)
-        verdict = decide(evidence, gate, inputs.champion.version, alpha, seed=seed)
-        rule, step = gate.reward_hacking, candidate_step(training_set.mean_reward, verdict)
+        gate, run_id = self.job.facts.model.gate, self.job.facts.run_id
+        level = inputs.gates.level(gate.confidence, evaluation)
+        seed = int(identity("gate", run_id, evaluation)[:8], 16)
+        verdict = decide(evidence, gate, inputs.champion.version, level, seed=seed)
+        rule, step = gate.reward_hacking, candidate_step(reward, verdict)
         alarm = detect_reward_hacking([*inputs.history, step], rule) if step else None
-        return apply_alarm(verdict, alarm, rule)
+        verdict = apply_alarm(verdict, alarm, rule)
+        return with_budget(verdict, level, inputs.gates, gate, golden)
 
     def _metrics(self, run: TrainedRun, training_set: TrainingSet, skipped: int) -> RunMetrics:
         """Return the metrics of a run at the end of its evaluation, which has `skipped` prompts of

@@ -1,7 +1,6 @@
 """The gate's decision: values derived by hand, its stated error rate, and its refusals."""
 
 from collections.abc import Sequence
-from math import pi
 
 import numpy as np
 import pytest
@@ -9,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.trainer.gate.answer_metrics import GreedyAnswers
-from services.trainer.gate.decision import GateEvidence, PairedScores, alpha_for_gate, decide
+from services.trainer.gate.decision import decide
+from services.trainer.gate.evidence import GateEvidence, PairedScores
 from shared.config.gate import AnswerMeasure, DecidingMeasure, GateSettings
 from shared.events import Verdict
 
@@ -39,18 +39,6 @@ def decide_case(
 def around(mean: float, count: int = 20, spread: float = 0.05) -> list[float]:
     """Return differences with a given mean, evenly spread."""
     return [mean + spread * (2 * index / (count - 1) - 1) for index in range(count)]
-
-
-def test_errors_of_all_gates_and_shards_add_up_to_alpha() -> None:
-    """The sum of 6 / (π² k²) over k is 1; a thousand terms leave less than 0.1 % of it."""
-    total = sum(alpha_for_gate(0.95, gate, shards=4) for gate in range(1, 1000) for _ in range(4))
-    evaluated = sum(alpha_for_gate(0.95, 1, evaluation) for evaluation in range(1, 1000))
-    assert (
-        total < 0.05 * 36 / pi**4 * pi**2 / 6
-    )  # a gate with a single evaluation spends 6/π² of its share
-    assert total == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
-    assert evaluated == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
-    assert alpha_for_gate(0.95, 1) == pytest.approx(0.05 * 36 / pi**4)
 
 
 @pytest.mark.parametrize("examples", [8, 20, 60])
