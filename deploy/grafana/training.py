@@ -173,7 +173,17 @@ VERDICTS = DashboardRow(
             "improve. An operator may still promote by hand.",
             Query(f"max by (model) (ratchet_training_reward_hacking{{{MODEL}}})", "{{model}}"),
             states=ALARM_STATES,
-            width=24,
+            width=16,
+        ),
+        bar_gauge_panel(
+            "Decisions on the golden set",
+            "Gates that have used the present golden examples. From 200 on, add new ones.",
+            Query(
+                f"max by (model) (ratchet_training_golden_decisions{{{MODEL}}})",
+                "{{model}}",
+                instant=True,
+            ),
+            steps=((None, BLUE), (200, ORANGE)),
         ),
     ),
 )

@@ -258,6 +258,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "1 while the reward rises and the held-out score does not; promotions are blocked.",
     ),
     Metric(
+        "ratchet_training_golden_decisions",
+        "gauge",
+        "trainer",
+        ("model",),
+        "Gates that have used the model's present golden examples.",
+    ),
+    Metric(
         "ratchet_training_batches_waiting",
         "gauge",
         "trainer",

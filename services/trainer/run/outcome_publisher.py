@@ -62,3 +62,7 @@ class OutcomePublisher:
             )
         alarm = verdict.alarm if verdict else None
         metrics.set("ratchet_training_reward_hacking", alarm is not None, model=model)
+        if verdict and verdict.budget:
+            metrics.set(
+                "ratchet_training_golden_decisions", verdict.budget.golden_decisions, model=model
+            )
