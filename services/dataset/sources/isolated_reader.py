@@ -41,9 +41,7 @@ class IsolatedReader:
 
     def read(self, path: Path) -> SourceDocument:
         """Read a file. Raises UnreadableDocument with the reason."""
-        process = self._process = self._process or subprocess.Popen(
-            module_command(_MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         timer = Timer(self._seconds, process.kill)
@@ -57,8 +55,10 @@ class IsolatedReader:
         finally:
             was_late = not timer.is_alive()
             timer.cancel()
-        if not line.endswith(b"\n"):
+        is_whole = line.endswith(b"\n")
+        if was_late or not is_whole:
             self._stop()
+        if not is_whole:
             raise UnreadableDocument(
                 f"takes longer than {self._seconds:g} s to read; divide it"
                 if was_late
@@ -69,6 +69,16 @@ class IsolatedReader:
         if "error" in answer:
             raise UnreadableDocument(answer["error"])
         return SourceDocument.model_validate(answer["document"])
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        """Return the process, or a new one if it has ended since the last file."""
+        if self._process is not None and self._process.poll() is not None:
+            self._stop()
+        if self._process is None:
+            self._process = subprocess.Popen(
+                module_command(_MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        return self._process
 
     def _stop(self) -> None:
         if self._process is not None:

@@ -66,7 +66,9 @@ def read_document(path: Path) -> SourceDocument:
     if binary := _BINARY_READERS.get(suffix):
         document = binary(data)
     else:
-        document = _TEXT_READERS[suffix](_decoded(data, is_html=suffix in (".html", ".htm")))
+        document = _TEXT_READERS[suffix](
+            _decoded(data, is_html=suffix in (".html", ".htm", ".xhtml"))
+        )
     if not document.title:
         document = document.model_copy(update={"title": path.stem})
     if not document.blocks and not document.gaps:

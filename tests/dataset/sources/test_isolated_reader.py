@@ -1,6 +1,8 @@
 """The reading process: files that exhaust or end it, and the files after them."""
 
+import os
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -44,14 +46,26 @@ def test_expanding_entities_do_not_exhaust_memory(tmp_path: Path) -> None:
 
 
 def test_the_next_file_gets_a_new_process(tmp_path: Path) -> None:
+    """A pipe that nothing is written to keeps the process reading until it is killed."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    with IsolatedReader() as reader:
+        reader.read(DOCUMENTS / "guides" / "faq.html")
+        assert reader._process is not None
+        killer = Timer(0.5, reader._process.kill)
+        killer.start()
+        with pytest.raises(UnreadableDocument) as raised:
+            reader.read(tmp_path / "pipe.txt")
+        killer.join()
+        assert "ended the process that read it (status -9)" in str(raised.value)
+        assert reader.read(DOCUMENTS / "guides" / "faq.html").title == "Larkspur questions"
+
+
+def test_a_process_that_ended_between_files_is_replaced() -> None:
     with IsolatedReader() as reader:
         reader.read(DOCUMENTS / "guides" / "faq.html")
         assert reader._process is not None
         reader._process.kill()
         reader._process.wait()
-        with pytest.raises(UnreadableDocument) as raised:
-            reader.read(DOCUMENTS / "guides" / "faq.html")
-        assert "ended the process that read it (status -9)" in str(raised.value)
         assert reader.read(DOCUMENTS / "guides" / "faq.html").title == "Larkspur questions"
 
 
