@@ -15,7 +15,10 @@ from services.registry.deploy.served_prompts import content_difference, prompt_d
 from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.deploy.targets.target import MergedModel
 from services.registry.deploy.verification import ServedToken, VerificationResult
+from services.trainer.data.tokenization import encode_prompt
 from services.trainer.protocol import Generate, Generated, Loaded
+from services.trainer.training.base_tokenizer import load_vocabulary
+from shared.config.models import load_models
 from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.events import Message, Probe
 from shared.identity import digest_of_file
@@ -47,10 +50,11 @@ async def verified(
     trained: str,
     served: str | None = None,
     template: TemplateVariables = DEFAULT_VARIABLES,
+    adds_first_token: bool = False,
 ) -> VerificationResult:
     """Evaluate a base with one template; serve it with another, or with other variables."""
-    pair = make("qwen2", folder, served or trained)
-    save_base(pair, folder / "base", trained)
+    pair = make("qwen2", folder, served or trained, adds_first_token)
+    save_base(pair, folder / "base", trained, adds_first_token)
     process = TrainingProcessHere()
     assert isinstance(process.load(folder / "base"), Loaded)
     evaluated = process.request(
@@ -76,6 +80,52 @@ async def test_prompts_have_the_tokens_of_the_evaluation(
 ) -> None:
     result = await verified(client, tmp_path, getattr(templates, template))
     assert result.passed, result.reasons
+
+
+@pytest.mark.parametrize("template", ["PLAIN", "WRITES_FIRST_TOKEN"])
+async def test_the_first_token_is_the_hosts(
+    template: str, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    source = templates.PLAIN if template == "PLAIN" else "<end>" + templates.PLAIN
+    result = await verified(client, tmp_path, source, adds_first_token=True)
+    assert result.passed, result.reasons
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", list(load_models(Path("models")).files))
+async def test_prompts_of_declared_models_are_the_hosts(
+    name: str, bases: Path, tmp_path: Path
+) -> None:
+    models = load_models(Path("models"))
+    model = models.get(name)
+    prompts = [
+        each.messages
+        for each in (
+            *models.golden(name),
+            *models.regression_set(name),
+            *models.regression_prompts(name),
+        )
+    ]
+    vocabulary = load_vocabulary(str(bases / model.base.training), model.template_variables)
+    file = bases / model.base.serving
+    options, log = EngineOptions(context=64, slots=1, threads=1), configure("test", "error", "text")
+    app = build_app(ServingHost(tmp_path, bases, options, 1, log))
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+        target = LlamaCppTarget("http://127.0.0.1", client, template=model.template_variables)
+        await target.push(MergedModel("m", "v1_x", file, digest_of_file(file)))
+        for messages in prompts:
+            served = await client.post(
+                "http://127.0.0.1/admin/models/m:v1_x/prompt-tokens",
+                json={"messages": [message.model_dump() for message in messages]},
+            )
+            assert (
+                prompt_difference(
+                    encode_prompt(vocabulary, messages, 4096), served.json()["tokens"]
+                )
+                == ""
+            ), messages
+    assert len(prompts) > 50
 
 
 async def test_another_thinking_setting_fails_verification(

@@ -18,6 +18,7 @@ from gguf.quants import dequantize, quantize
 from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -63,9 +64,12 @@ class ModelPair:
     file: Path
 
 
-def make(family: str, folder: Path, template: str | None = None) -> ModelPair:
+def make(
+    family: str, folder: Path, template: str | None = None, adds_first_token: bool = False
+) -> ModelPair:
     """Create a model whose attention depends on positions, so permuted rows of q and k show.
-    `template` is the chat template of the file.
+    `template` is the chat template of the file; with `adds_first_token`, `<end>` comes before every
+    text.
     """
     torch.manual_seed(3)
     kind, config = (
@@ -98,23 +102,39 @@ def make(family: str, folder: Path, template: str | None = None) -> ModelPair:
             raw = quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
             weight.copy_(torch.from_numpy(dequantize(raw, GGMLQuantizationType.Q8_0).copy()))
     file = folder / "model.gguf"
-    write(family, {name: weight.numpy() for name, weight in state.items()}, file, template)
+    write(
+        family,
+        {name: weight.numpy() for name, weight in state.items()},
+        file,
+        template,
+        adds_first_token,
+    )
     return ModelPair(model, file)
 
 
-def save_base(pair: ModelPair, folder: Path, template: str) -> None:
+def save_base(pair: ModelPair, folder: Path, template: str, adds_first_token: bool = False) -> None:
     """Save the model of a pair and the tokenizer of its file as a base."""
     vocabulary = {token: place for place, token in enumerate([*_letters(), "<end>", "th"])}
     tokenizer = Tokenizer(BPE(vocabulary, [("t", "h")]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken("<end>", special=True)])
+    if adds_first_token:
+        tokenizer.post_processor = TemplateProcessing(
+            single="<end> $A", special_tokens=[("<end>", _END)]
+        )
     fast: Any = PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer, chat_template=template).save_pretrained(folder)
     pair.model.save_pretrained(folder)
 
 
-def write(family: str, state: dict[str, Array], file: Path, template: str | None = None) -> None:
+def write(
+    family: str,
+    state: dict[str, Array],
+    file: Path,
+    template: str | None = None,
+    adds_first_token: bool = False,
+) -> None:
     """Write a GGUF file from weights with their transformers names. The model must have the layers,
     heads and hidden units of these families; the file has their vocabulary in any case.
     """
@@ -137,7 +157,9 @@ def write(family: str, state: dict[str, Array], file: Path, template: str | None
     )
     writer.add_token_merges(["t h"])
     writer.add_eos_token_id(_END)
-    writer.add_add_bos_token(False)
+    if adds_first_token:
+        writer.add_bos_token_id(_END)
+    writer.add_add_bos_token(adds_first_token)
     if template is not None:
         writer.add_chat_template(template)
     for name, weight in state.items():
