@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.protocol import CheckPrompts, Load, Loaded, Request, RequestRefused
+from services.trainer.protocol import (
+    CheckPrompts,
+    Load,
+    Loaded,
+    Request,
+    RequestRefused,
+    Score,
+    Scores,
+)
 from tests.bases.templates import HEADER_TOKENS, HEADERS
 from tests.bases.tokenizers_of_kinds import byte_level
-from tests.bases.twins import TrainingProcessHere, question, save_twin
+from tests.bases.twins import TrainingProcessHere, question, sample, save_twin
 
 
 @pytest.fixture
@@ -56,3 +64,15 @@ def test_files_that_cannot_be_read_refuse_the_base(base: Path, file: str, conten
         assert isinstance(refused, RequestRefused), refused
         assert refused.reason
         assert refused.advice
+
+
+def test_a_failed_request_is_refused_with_its_error(base: Path) -> None:
+    """An adapter's folder without an adapter."""
+    process = TrainingProcessHere()
+    assert isinstance(process.load(base), Loaded)
+    refused = process.request(Score(adapter=base, samples=(sample("a", "b"),), max_tokens=50))
+    assert isinstance(refused, RequestRefused), refused
+    assert refused.reason.startswith("ValueError: ")
+    assert "log" in refused.advice
+    scored = process.request(Score(adapter=None, samples=(sample("a", "b"),), max_tokens=50))
+    assert isinstance(scored, Scores)

@@ -98,14 +98,9 @@ async def test_prompts_of_declared_models_are_the_hosts(
 ) -> None:
     models = load_models(Path("models"))
     model = models.get(name)
-    prompts = [
-        each.messages
-        for each in (
-            *models.golden(name),
-            *models.regression_set(name),
-            *models.regression_prompts(name),
-        )
-    ]
+    prompts = [each.messages for each in models.golden(name)]
+    prompts += [each.messages for each in models.regression_set(name)]
+    prompts += [each.messages for each in models.regression_prompts(name)]
     vocabulary = load_vocabulary(str(bases / model.base.training), model.template_variables)
     file = bases / model.base.serving
     options, log = EngineOptions(context=64, slots=1, threads=1), configure("test", "error", "text")

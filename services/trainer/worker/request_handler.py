@@ -37,7 +37,6 @@ from services.trainer.protocol import (
     PromptsChecked,
     Reply,
     Request,
-    RequestRefused,
     Score,
     Scores,
     Stopped,
@@ -56,22 +55,15 @@ from services.trainer.training.checkpoints import Checkpoints
 from services.trainer.training.preferences import EncodedPair, JudgedAnswer
 from services.trainer.training.recipe import TrainingInterrupted, train
 from services.trainer.training.scoring import generate_greedily, score
-from services.trainer.worker.loading import refuse_unloadable
+from services.trainer.worker.refusals import refusal_of, refuse_unloadable
 from services.trainer.worker.resource_exhaustion import (
-    FREE_DISK_SPACE,
     OUT_OF_MEMORY,
-    is_disk_full,
     is_out_of_memory,
 )
 from shared.config.template_variables import TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
-
-CHECK_THE_TEMPLATE = (
-    "take a base whose chat template accepts the conversations of the application, or send "
-    "feedback with conversations that it accepts"
-)
 
 
 class RequestHandler:
@@ -90,23 +82,15 @@ class RequestHandler:
         """Execute a request; `stop` may be set meanwhile to stop training."""
         try:
             self._reply(self._dispatch(request, stop))
-        except RunFailed as failure:
-            self._reply(RequestRefused(reason=failure.reason, advice=failure.advice))
-        except TemplateRefused as refusal:
-            self._reply(RequestRefused(reason=str(refusal), advice=CHECK_THE_TEMPLATE))
         except Exception as error:
             if is_out_of_memory(error):
                 # A new process starts with all memory free; this one's heap may be fragmented.
                 logging.getLogger("ratchet.trainer").exception("out of memory")
                 os._exit(OUT_OF_MEMORY)
-            if not is_disk_full(error):
+            refusal = refusal_of(error)
+            if refusal is None:
                 raise
-            self._reply(
-                RequestRefused(
-                    reason=f"the disk is full: {error}",
-                    advice=FREE_DISK_SPACE,
-                )
-            )
+            self._reply(refusal)
         finally:
             if isinstance(request, Load | Train):
                 _free_device()
