@@ -79,8 +79,9 @@ def _write_transformers_format(gguf: Path, folder: Path) -> None:
 
 
 def correct_tokenizer(file: Path) -> None:
-    """Split texts as llama.cpp does for this model, whose `tokenizer.ggml.pre` is `smollm`: each
-    digit is a token. transformers ignores that setting when it reads a GGUF file.
+    """Split texts as llama.cpp does for this model, whose `tokenizer.ggml.pre` is `smollm`.
+    transformers ignores that setting when it reads a GGUF file
+    (`findings/transformers-gguf-tokenizer-ignores-pre.sh`).
     """
     tokenizer = json.loads(file.read_text(encoding="utf-8"))
     corrected = {**tokenizer, **_SMOLLM_SPLITTING}
