@@ -13,6 +13,8 @@ from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.messaging.topics import TOPICS, Topic
 from shared.service.retry import RetryPolicy
 
+_LISTED_ATTEMPTS = 300
+
 
 @dataclass(frozen=True)
 class AppliedTopics:
@@ -29,7 +31,8 @@ async def apply_topics(
     partitions: int | None = None,
     security: Security = PLAINTEXT,
 ) -> AppliedTopics:
-    """Create the missing topics, with `partitions` each or the number in the topic table.
+    """Create the missing topics, with `partitions` each or the number in the topic table, and wait
+    until the cluster lists them.
 
     Raises BusUnavailable if the cluster does not answer or rejects the request.
     """
@@ -51,6 +54,7 @@ async def apply_topics(
         if new:
             response = await admin.create_topics(new)
             _check(response.topic_errors)
+            await _wait_until_listed(admin, {topic.name for topic in missing})
     except (KafkaError, OSError) as error:
         reason = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
@@ -62,6 +66,20 @@ async def apply_topics(
         tuple(topic.name for topic in missing),
         tuple(topic.name for topic in declared if topic.name in existing),
     )
+
+
+async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> None:
+    """Wait until a broker lists new topics: the controller creates them before the brokers know,
+    and a consumer that starts earlier gets no partitions. Raises BusUnavailable after 30 s.
+    """
+
+    async def require_listed() -> None:
+        if absent := names - set(await admin.list_topics()):
+            raise BusUnavailable(
+                f"the cluster does not list {', '.join(sorted(absent))} yet; try again"
+            )
+
+    await RetryPolicy(_LISTED_ATTEMPTS, seconds=0.1).call(require_listed)
 
 
 async def existing_topics(bootstrap_servers: str, security: Security = PLAINTEXT) -> set[str]:

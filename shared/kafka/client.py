@@ -20,6 +20,9 @@ from shared.messaging.topics import MAX_DEAD_LETTER_BYTES
 READ_COMMITTED = "read_committed"
 """Isolation level of every consumer: records of aborted and open transactions are not read."""
 
+METADATA_AGE_MS = 30_000
+"""Longest time for which a member of a group knows nothing of a new topic or partition."""
+
 
 class KafkaProducer:
     """Idempotent producer; a send completes when all in-sync replicas have the record.
@@ -143,6 +146,8 @@ class KafkaConsumer:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level=READ_COMMITTED,
+            # A topic or partition that is made later is assigned after this time at most.
+            metadata_max_age_ms=METADATA_AGE_MS,
             max_poll_interval_ms=300_000,
             session_timeout_ms=int(session_seconds * 1000),
             heartbeat_interval_ms=int(session_seconds * 300),
