@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratchet import console
+from ratchet.dataset.importing import show_manifest
 from shared.storage.snapshots import EXAMPLE_KINDS
 
 _MAX_TEXT = 240
@@ -28,16 +29,7 @@ def show_build(report: dict[str, Any], model: str, *, dry_run: bool) -> None:
         console.print_text(f"\ndocuments held out: {', '.join(held_out[:_MAX_NAMED])}{more}")
     elif report["documents"]:
         console.print_text("\nno document is held out")
-    if report["refused"]:
-        console.print_text(f"refused: {report['refused']}")
-        return
-    manifest = report["manifest"]
-    written = "nothing was written; it would be" if dry_run else "written as"
-    console.print_text(
-        f"{written} {model}@{report['dataset'][:12]}\n"
-        f"manifest: {manifest['uri']}\n"
-        f"digest: {manifest['digest']}"
-    )
+    show_manifest(report, model, dry_run=dry_run)
 
 
 def _counts(report: dict[str, Any]) -> list[Sequence[object]]:

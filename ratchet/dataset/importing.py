@@ -114,6 +114,11 @@ def show_report(report: dict[str, Any], model: str, *, dry_run: bool) -> None:
         )
     if report["errors_file"]:
         console.print_text(f"all errors: {report['errors_file']}")
+    show_manifest(report, model, dry_run=dry_run)
+
+
+def show_manifest(report: dict[str, Any], model: str, *, dry_run: bool) -> None:
+    """Print where a report's dataset was written, or why it was refused."""
     if report["refused"]:
         console.print_text(f"refused: {report['refused']}")
         return

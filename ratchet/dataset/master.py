@@ -13,10 +13,10 @@ from ratchet.dataset.importing import run_service
 from ratchet.dataset.lookup import read_announced_batches
 from ratchet.dataset.training import (
     LANE,
+    accepted_hyperparameters,
     announce_dataset,
     newest_feedback_batch,
-    parse_hyperparameters,
-    require_lane,
+    service_environment,
 )
 from ratchet.local_stack.token_store import token_for
 from ratchet.options import (
@@ -33,7 +33,6 @@ from ratchet.options import (
     security_from_environment,
 )
 from ratchet.registry_client import RegistryClient
-from shared.errors import Misconfigured
 from shared.events import Artefact, BatchReady
 
 master = typer.Typer(
@@ -105,17 +104,10 @@ def run(
     gate. The exit status is 0 if the batch was announced, 1 if it was refused, 2 if the command or
     the configuration is wrong.
     """
-    environment = {
-        "RATCHET_MODELS": str(models),
-        "RATCHET_OBJECT_STORE": object_store,
-        "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
-    }
-    try:
-        hyperparameters = parse_hyperparameters(set_values or ())
-        require_lane(models, model, LANE, hyperparameters, bases)
-    except Misconfigured as error:
-        console.print_status(f"master: {error}")
-        raise typer.Exit(2) from error
+    environment = service_environment(models, object_store, bootstrap_servers)
+    hyperparameters = accepted_hyperparameters(
+        "master", models, model, LANE, set_values or (), bases
+    )
     newest, number = newest_feedback_batch(
         asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())), model
     )

@@ -72,17 +72,10 @@ def train(
     status is 0 if the batch was announced, 1 if it was refused, 2 if the command or the
     configuration is wrong.
     """
-    environment = {
-        "RATCHET_MODELS": str(models),
-        "RATCHET_OBJECT_STORE": object_store,
-        "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
-    }
-    try:
-        hyperparameters = parse_hyperparameters(set_values or ())
-        require_lane(models, model, lane, hyperparameters, bases)
-    except Misconfigured as error:
-        console.print_status(f"train: {error}")
-        raise typer.Exit(2) from error
+    environment = service_environment(models, object_store, bootstrap_servers)
+    hyperparameters = accepted_hyperparameters(
+        "train", models, model, lane, set_values or (), bases
+    )
     newest, number = newest_feedback_batch(
         asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())), model
     )
@@ -92,6 +85,30 @@ def train(
         console.print_status(f"nothing was announced; it would be trained {after}")
         return
     announce_dataset(model, dataset, newest, number, hyperparameters, environment, json=json)
+
+
+def service_environment(models: Path, object_store: str, bootstrap_servers: str) -> dict[str, str]:
+    """Return the settings of the dataset service's processes that build and announce a batch."""
+    return {
+        "RATCHET_MODELS": str(models),
+        "RATCHET_OBJECT_STORE": object_store,
+        "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
+    }
+
+
+def accepted_hyperparameters(
+    command: str, models: Path, model: str, lane: Lane, assignments: Iterable[str], bases: Path
+) -> dict[str, HyperparameterValue]:
+    """Parse the hyperparameters of a run, and check them with its lane. If they are refused, print
+    the reason after the name of the command and exit with status 2.
+    """
+    try:
+        hyperparameters = parse_hyperparameters(assignments)
+        require_lane(models, model, lane, hyperparameters, bases)
+    except Misconfigured as error:
+        console.print_status(f"{command}: {error}")
+        raise typer.Exit(2) from error
+    return hyperparameters
 
 
 def announce_dataset(
