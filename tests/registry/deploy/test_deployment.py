@@ -1,6 +1,7 @@
 """The deployer: targets serve the champion, and no version that fails verification."""
 
 import asyncio
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
@@ -450,6 +451,28 @@ async def test_page_is_complete_without_external_resources(stage: Stage) -> None
     assert "held_out: +0.5" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o700])
+async def test_readers_of_a_folder_target_read_its_files(tmp_path: Path, mode: int) -> None:
+    root = tmp_path / "published"
+    root.mkdir()
+    root.chmod(mode)
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"model")
+    merged = MergedModel(
+        "support", "v1_x", file, digest_of(b"model"), {"adapter_model.safetensors": b"lora"}, ()
+    )
+    mask = os.umask(0o077)
+    try:
+        await FolderTarget(str(root)).push(merged)
+    finally:
+        os.umask(mask)
+    version = root / "support" / "v1_x"
+    assert [path.stat().st_mode & 0o777 for path in (version.parent, version)] == [mode, mode]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in version.iterdir()}
+    names = ("model.gguf", "version.json", "adapter_model.safetensors")
+    assert modes == dict.fromkeys(names, mode & 0o666)
 
 
 async def test_folder_target_publishes_versions_and_a_link(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class FolderTarget:
 
     async def push(self, merged: MergedModel) -> None:
         async with _translate_errors():
-            await asyncio.to_thread(_publish, self._root / merged.model / merged.version, merged)
+            await asyncio.to_thread(_publish, self._root, merged)
 
     async def verify(self, merged: MergedModel) -> VerificationResult:
         async with _translate_errors():
@@ -97,7 +97,13 @@ def _read_state(folder: Path) -> TargetState:
     return TargetState(link.readlink().name if link.is_symlink() else None, None, versions)
 
 
-def _publish(folder: Path, merged: MergedModel) -> None:
+def _publish(root: Path, merged: MergedModel) -> None:
+    """Write a version's folder with the permissions of `root`, whatever the umask of this process:
+    that of `ratchet up` hides files from other users.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    mode = root.stat().st_mode
+    folder = root / merged.model / merged.version
     if folder.exists():
         digest = json.loads((folder / _VERSION_FILE).read_bytes())["digest"]
         if digest != merged.digest:
@@ -107,7 +113,10 @@ def _publish(folder: Path, merged: MergedModel) -> None:
             )
         return
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    temporary.mkdir(parents=True)
+    for new in (folder.parent, temporary):
+        if not new.exists():
+            new.mkdir()
+            new.chmod(mode & 0o777)
     try:
         shutil.copyfile(merged.path, temporary / _MODEL_FILE)
         for name, content in merged.adapter.items():
@@ -117,6 +126,8 @@ def _publish(folder: Path, merged: MergedModel) -> None:
                 {"model": merged.model, "version": merged.version, "digest": merged.digest}
             )
         )
+        for file in temporary.iterdir():
+            file.chmod(mode & 0o666)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
