@@ -6,15 +6,17 @@ A run diverges when, over its last `WINDOW` steps,
 - the mean loss is above `LOSS_FACTOR` times the lowest windowed mean so far plus `LOSS_NATS`. The
   loss of the first step, before any update, counts as such a mean, with `LOSS_NATS` added since it
   is of one batch only; or
-- the median gradient norm, before clipping, is above `NORM_FACTOR` times both its median so far and
-  that of the first `WINDOW` steps.
+- the median gradient norm, before clipping, is above `NORM_FACTOR` times each of its median so far,
+  that of the first `WINDOW` steps, and the norm at which gradients are clipped.
 
 "So far" means the first `WINDOW` steps and the `BASELINE_STEPS` before the last `WINDOW`.
 
 Healthy runs are noisy. Losses of small batches differ by a nat; norms fall by orders of magnitude
 during a run and jump back at an unusual example. So no single step decides, a loss near zero may
-double without effect, and norms are also compared with the start. The rule applies from `2 *
-WINDOW` steps on.
+double without effect, and norms are also compared with the start. Where the champion has mastered
+the first examples, the norms at the start are a hundredth of usual ones. The clipping norm is then
+the scale: below it the recipe applies gradients as they are, so no norm near it is unusual. The
+rule applies from `2 * WINDOW` steps on.
 """
 
 from collections.abc import Sequence
@@ -27,9 +29,12 @@ NORM_FACTOR = 30.0
 BASELINE_STEPS = 100
 
 
-def divergence_reason(losses: Sequence[float], norms: Sequence[float | None]) -> str | None:
+def divergence_reason(
+    losses: Sequence[float], norms: Sequence[float | None], clipping_norm: float
+) -> str | None:
     """Describe the divergence of a run, or return None. Takes one loss and one norm per step; a
-    norm is None where a step was skipped because its scaled gradients overflowed.
+    norm is None where a step was skipped because its scaled gradients overflowed. Gradients are
+    clipped to `clipping_norm`.
     """
     if len(losses) < 2 * WINDOW:
         return None
@@ -50,7 +55,7 @@ def divergence_reason(losses: Sequence[float], norms: Sequence[float | None]) ->
     )
     if not first_norms or not earlier_norms or len(latest_norms) < WINDOW:
         return None
-    usual_norm = max(median(first_norms), median(earlier_norms))
+    usual_norm = max(median(first_norms), median(earlier_norms), clipping_norm)
     if median(latest_norms) > NORM_FACTOR * usual_norm:
         return (
             f"the gradient norm rose from {usual_norm:.3g} to {median(latest_norms):.3g} "

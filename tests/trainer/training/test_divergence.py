@@ -25,12 +25,14 @@ from shared.config.training import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, tiny_model
 
 
-def first_diverged_step(losses: Sequence[float], norms: Sequence[float | None]) -> int | None:
+def first_diverged_step(
+    losses: Sequence[float], norms: Sequence[float | None], clipping_norm: float = 0.3
+) -> int | None:
     return next(
         (
             step
             for step in range(1, len(losses) + 1)
-            if divergence_reason(losses[:step], norms[:step])
+            if divergence_reason(losses[:step], norms[:step], clipping_norm)
         ),
         None,
     )
@@ -44,7 +46,7 @@ def test_lasting_rise_of_the_loss_is_detected() -> None:
     losses = [2.0] * 10 + [12.0] * 5
     assert first_diverged_step(losses, [1.0] * 15) == 12
     assert (
-        divergence_reason(losses, [1.0] * 15)
+        divergence_reason(losses, [1.0] * 15, 0.3)
         == "the loss rose from 2.00 to 12.00 nats per token over 15 steps"
     )
 
@@ -53,6 +55,17 @@ def test_lasting_growth_of_norms_is_detected() -> None:
     """The median of five changes with the third of them."""
     norms = [1.0] * 20 + [NORM_FACTOR * 2] * 5
     assert first_diverged_step([1.0] * 25, norms) == 23
+
+
+def test_small_norms_at_the_start_are_no_scale() -> None:
+    """The champion has mastered the examples of the first steps: norms of a hundredth of the
+    clipping norm, then those of examples that are new to it. Beyond the factor above the clipping
+    norm, the rise is a divergence all the same.
+    """
+    mastered, new = [0.0189] * 12, [0.934] * 12
+    assert first_diverged_step([0.2] * 24, [*mastered, *new], clipping_norm=0.3) is None
+    exploding = [1.1 * 0.3 * NORM_FACTOR] * 12
+    assert first_diverged_step([0.2] * 24, [*mastered, *exploding], clipping_norm=0.3) == 15
 
 
 def test_single_spikes_and_returning_norms_are_ignored() -> None:
