@@ -1,5 +1,6 @@
 """HTTP client of the registry, for commands and the demo. It uses the same API as other tools."""
 
+from collections.abc import Iterator
 from typing import Any, Self
 from uuid import uuid4
 
@@ -43,16 +44,19 @@ class RegistryClient:
     def get(self, path: str, **query: str) -> Any:
         return self._request("GET", path, params=query)
 
-    def get_all(self, path: str) -> list[Any]:
-        """Return all items of a list, page by page."""
-        items: list[Any] = []
-        query = {"limit": "200"}
+    def pages(self, path: str, **query: str) -> Iterator[Any]:
+        """Yield the pages of a list."""
+        query["limit"] = "200"
         while True:
             page = self.get(path, **query)
-            items += page["items"]
+            yield page
             if not page.get("next"):
-                return items
+                return
             query["cursor"] = page["next"]
+
+    def get_all(self, path: str, **query: str) -> list[Any]:
+        """Return all items of a list, page by page."""
+        return [item for page in self.pages(path, **query) for item in page["items"]]
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Post with a new idempotency key, so that a retry after a broken connection has no second

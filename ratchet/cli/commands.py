@@ -2,6 +2,7 @@
 
 import typer
 
+from ratchet.cli.audit import audit
 from ratchet.cli.feedback import feedback
 from ratchet.cli.forget import forgetting
 from ratchet.cli.models import models
@@ -32,5 +33,6 @@ app.add_typer(dataset, name="dataset")
 app.add_typer(training)
 app.add_typer(master, name="master")
 app.add_typer(runs, name="runs")
+app.add_typer(audit, name="audit")
 app.add_typer(dlq, name="dlq")
 app.add_typer(forgetting)

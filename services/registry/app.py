@@ -25,13 +25,14 @@ from services.registry.handlers import (
 from services.registry.reporting import DecisionReport
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import monitor_live_rewards
-from services.registry.store.audit_queries import OPERATOR
+from services.registry.store.audit_queries import OPERATOR, add_audit_entry
 from services.registry.store.database import Database, Session
 from services.registry.store.outbox import TRACE_HEADERS
 from services.registry.store.queries import aliases_of, hold_of
+from services.registry.store.tables import Json
 from shared.config.canary import CanarySettings
 from shared.config.models import Models
-from shared.errors import Unavailable, Unprocessable
+from shared.errors import RatchetError, Unavailable, Unprocessable
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -229,6 +230,26 @@ class Registry:
             return event, result
 
         return await asyncio.shield(asyncio.ensure_future(complete()))
+
+    async def record_refusal(
+        self, model: str, actor: str, operator: str | None, reason: str, evidence: Json
+    ) -> None:
+        """Record a refused request in the audit log. A database error is logged: the request has
+        had no effect.
+        """
+        add = partial(
+            add_audit_entry,
+            model=model,
+            actor=actor,
+            action="refused",
+            reason=reason,
+            now=self.clock.now(),
+            evidence=evidence,
+        )
+        try:
+            await self.database.run(add, {OPERATOR: operator})
+        except RatchetError as error:
+            self._log.warning("refused request not audited", model=model, reason=str(error))
 
     def act_on(self, events: Sequence[Event]) -> None:
         """Act on decided events: report them, and wake the deployer for a moved champion."""

@@ -15,6 +15,7 @@ from services.registry.run_records import (
     verdict_evidence,
     version_registered,
 )
+from services.registry.store.audit_queries import add_audit_entry
 from services.registry.store.database import Session
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
@@ -278,10 +279,11 @@ def training_rolled_back(
             answer=event.outcome,
         )
     )
-    version = version_of_run(session, event.run_id)
+    version, evidence = version_of_run(session, event.run_id), verdict_evidence(event)
     if row is not None and version is not None and row.challenger == version.name:
-        evidence = verdict_evidence(event)
         move_aliases(session, "withdraw", version, ACTOR, event.reason, evidence, now)
+    else:
+        add_audit_entry(session, event.model, ACTOR, event.outcome, event.reason, now, evidence)
     return []
 
 

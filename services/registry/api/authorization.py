@@ -25,7 +25,7 @@ PUBLIC_PATHS = frozenset(
 TokensProvider = Callable[[], Tokens]
 """Returns the currently valid tokens."""
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 bearer = HTTPBearer(
     scheme_name="token",
@@ -89,7 +89,10 @@ async def require_reader(
     header: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)] = None,
     cookie_token: Annotated[str | None, Security(cookie)] = None,
 ) -> Caller:
-    """Require permission to read. Raises Unauthenticated, or Forbidden for a cross-site POST."""
+    """Require permission to read. Raises Unauthenticated, or Forbidden for a cross-site POST.
+
+    A caller with a valid token is `request.state.caller`, whether it may send the request or not.
+    """
     if "authorization" in request.headers:
         grant = grant_of(request, header.credentials) if header else None
         if grant is None:
@@ -97,14 +100,16 @@ async def require_reader(
                 "the token in the Authorization header is not valid; send "
                 "`Authorization: Bearer <token>`"
             )
-        return Caller(grant.role, grant.owner)
+        request.state.caller = caller = Caller(grant.role, grant.owner)
+        return caller
     if cookie_token and (grant := grant_of(request, cookie_token)):
-        if request.method not in _SAFE and not is_same_origin(request):
+        request.state.caller = caller = Caller(grant.role, grant.owner, by_cookie=True)
+        if request.method not in SAFE_METHODS and not is_same_origin(request):
             raise Forbidden(
                 "a signed-in browser may post from the registry's own pages only; programs send "
                 "`Authorization: Bearer <token>`"
             )
-        return Caller(grant.role, grant.owner, by_cookie=True)
+        return caller
     if may_be_anonymous(request):
         return Caller("read", anonymous=True)
     if cookie_token:

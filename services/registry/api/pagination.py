@@ -96,9 +96,10 @@ def parse_time_and_name(parts: list[Any]) -> tuple[datetime, str]:
     return datetime.fromisoformat(at).astimezone(UTC), parse_name(rest)
 
 
-def next_link(path: str, limit: int, cursor: str) -> str:
-    """Return the `Link` header of the next page (RFC 8288)."""
-    return f'<{path}?{urlencode({"limit": limit, "cursor": cursor})}>; rel="next"'
+def next_link(path: str, limit: int, cursor: str, **filters: str) -> str:
+    """Return the `Link` header of the next page (RFC 8288), with the list's other parameters."""
+    query = urlencode(filters | {"limit": str(limit), "cursor": cursor})
+    return f'<{path}?{query}>; rel="next"'
 
 
 def _cursor(of: str, key: Sequence[str | int]) -> str:

@@ -140,7 +140,10 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     current: CurrentAliases | None = None,
 ) -> Response:
-    """Build the response for an error, with the path of the request as its instance."""
+    """Build the response for an error, with the path of the request as its instance. The audit log
+    takes the problem of a refused request from `request.state.problem`.
+    """
+    request.state.problem = f"{title}: {detail}"
     members = {
         "instance": request.url.path,
         "current": current.model_dump(mode="json") if current is not None else None,

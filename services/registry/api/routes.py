@@ -14,6 +14,8 @@ from services.registry.api import (
     read_routes,
     routing,
 )
+from services.registry.api.audit import routes as audit_routes
+from services.registry.api.audit.refusals import RefusalAudit
 from services.registry.app import Registry
 from shared.observability.health import Health
 
@@ -38,10 +40,12 @@ def build(
     )
     problems.install(app)
     authorization.install(app, tokens, require_tokens)
+    app.add_middleware(RefusalAudit, registry=registry)
     app.include_router(read_routes.routes(registry))
     app.include_router(move_routes.routes(registry))
     app.include_router(holds.routes(registry))
     app.include_router(routing.routes(registry))
+    app.include_router(audit_routes.routes(registry))
     app.include_router(_probes(health, metrics))
     default_openapi = app.openapi
 

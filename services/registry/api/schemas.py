@@ -254,6 +254,26 @@ class AuditEntry(ApiModel):
     evidence: dict[str, Any]
 
 
+class ChainedAuditEntry(AuditEntry):
+    """An audited decision with its place in the hash chain. `hash` is the SHA-256, in hexadecimal,
+    of the entry's fields (docs/audit.md has the formula); the first entry's `previous_hash` is 64
+    zeros.
+    """
+
+    number: int
+    model: str
+    previous_hash: str
+    hash: str
+
+
+class AuditPage(ListPage[ChainedAuditEntry]):
+    """A page of the audit log. `unchained` counts the entries of releases without the hash chain,
+    which are not listed.
+    """
+
+    unchained: int
+
+
 class Withdrawal(ApiModel):
     """The withdrawal of a user's examples, by the user's digest. `answers` counts the
     events of the dataset service, `waiting` and `examples` the examples outside and inside

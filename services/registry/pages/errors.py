@@ -63,6 +63,7 @@ def _page(
     error: RatchetError | RequestValidationError | HTTPException,
 ) -> Response:
     status, title, detail, headers = _describe(request, error)
+    request.state.problem = f"{title}: {detail}"
     model = None if isinstance(error, UnknownModel) else request.path_params.get("model")
     retryable = isinstance(error, Unavailable)
     return templates.page(

@@ -4,6 +4,7 @@ and plots.
 
 import asyncio
 from datetime import datetime
+from functools import partial
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
@@ -18,6 +19,7 @@ from services.registry.api.authorization import (
 from services.registry.api.views import View
 from services.registry.app import Registry
 from services.registry.pages import sign_in
+from services.registry.pages.audit import audit_page_view
 from services.registry.pages.batches import batch_view
 from services.registry.pages.errors import install_error_pages, page_route_class
 from services.registry.pages.forms import form_of
@@ -77,6 +79,11 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
             lambda session: [model_summary_view(session, name) for name in names]
         )
         return templates.page("models.html", models=models)
+
+    @pages.get("/audit")
+    async def show_audit(model: str | None = None, before: int | None = None) -> Response:
+        view = await database.run(partial(audit_page_view, model=model or None, before=before))
+        return templates.page("audit.html", audit=view, models=list(registry.models.files))
 
     @pages.get("/models/{model}")
     async def show_model(model: str, moved: int = 0) -> Response:
@@ -174,9 +181,10 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     async def confirm_promotion(model: str, to: str | None = None) -> Response:
         return await confirmation(model, "promote", to)
 
-    async def move(model: str, kind: MoveKind, form: dict[str, str], operator: Caller) -> Response:
+    async def move(model: str, kind: MoveKind, request: Request, operator: Caller) -> Response:
         """Move the champion as confirmed, unless it has changed since the confirmation page."""
         registry.models.get(model)
+        form = await form_of(request)
         to, seen, reason = (
             form.get("to", ""),
             form.get("champion", ""),
@@ -199,17 +207,18 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         try:
             _, number = await registry.decide(decide, operator.name)
         except ChampionChanged as error:
+            request.state.problem = str(error)
             return await confirmation(model, kind, to, reason, str(error), 409)
         await registry.deployer.wait_until_deployed(model, number, WAIT_SECONDS)
         return RedirectResponse(f"/models/{model}?moved={number}", 303)
 
     @forms.post("/models/{model}/rollback")
     async def rollback(model: str, request: Request, operator: Operator) -> Response:
-        return await move(model, "roll_back", await form_of(request), operator)
+        return await move(model, "roll_back", request, operator)
 
     @forms.post("/models/{model}/promote")
     async def promote(model: str, request: Request, operator: Operator) -> Response:
-        return await move(model, "promote", await form_of(request), operator)
+        return await move(model, "promote", request, operator)
 
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.include_router(sign_in.routes(templates))

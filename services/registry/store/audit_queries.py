@@ -5,11 +5,17 @@ from datetime import datetime
 
 from sqlalchemy import func, select, tuple_
 
+from services.registry.store.audit_chain import append_entry
 from services.registry.store.database import Session
 from services.registry.store.tables import AuditRow, Json
 
 CHAMPION_ACTIONS = ("found", "promote", "roll_back")
 """Actions that make a version champion and replace the one before it."""
+
+OUTSIDE_HISTORY = ("rejected", "inconclusive", "failed", "refused")
+"""Actions that change nothing: the ends of runs without a version, and refused requests. The audit
+log has them, the history of a model does not.
+"""
 
 
 OPERATOR = "operator"
@@ -32,7 +38,8 @@ def add_audit_entry(
     evidence: Json | None = None,
 ) -> None:
     """Record an action that concerns a model and moves none of its aliases."""
-    session.add(
+    append_entry(
+        session,
         AuditRow(
             model=model,
             at=now,
@@ -43,9 +50,8 @@ def add_audit_entry(
             to_version=None,
             reason=reason,
             evidence=evidence or {},
-        )
+        ),
     )
-    session.flush()
 
 
 def count_actions_since(

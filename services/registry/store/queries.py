@@ -8,6 +8,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
+from services.registry.store.audit_queries import OUTSIDE_HISTORY
 from services.registry.store.tables import (
     AdapterRemovalRow,
     AliasRow,
@@ -153,8 +154,8 @@ def points_of(session: Session, run_id: str) -> Sequence[RunPointRow]:
 def history_of(
     session: Session, model: str, limit: int, before: int | None = None
 ) -> Sequence[AuditRow]:
-    """Return the newest `limit` audit rows with an id below `before`, newest first."""
-    rows = select(AuditRow).where(AuditRow.model == model)
+    """Return the newest `limit` decisions with an id below `before`, newest first."""
+    rows = select(AuditRow).where(AuditRow.model == model, AuditRow.action.not_in(OUTSIDE_HISTORY))
     if before is not None:
         rows = rows.where(AuditRow.id < before)
     return session.scalars(rows.order_by(AuditRow.id.desc()).limit(limit)).all()

@@ -305,10 +305,15 @@ class CanaryRewardRow(TableBase):
 
 class AuditRow(TableBase):
     """Audit of decisions: actor, action, time, reason and evidence. Append-only. `operator` is the
-    name of the token's owner, null for components and for tokens without a name.
+    name of the token's owner, null for components and for tokens without a name. The last three
+    columns are the hash chain, null in entries of releases without it.
     """
 
     __tablename__ = "audit"
+    __table_args__ = (
+        Index("audit_number", "number", unique=True),
+        Index("audit_chain", "previous_hash", unique=True),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     model: Mapped[str] = mapped_column(index=True)
@@ -320,6 +325,19 @@ class AuditRow(TableBase):
     to_version: Mapped[str | None]
     reason: Mapped[str] = mapped_column(Text)
     evidence: Mapped[Json]
+    number: Mapped[int | None] = mapped_column(Offset)
+    previous_hash: Mapped[str | None]
+    hash: Mapped[str | None]
+
+
+class AuditHeadRow(TableBase):
+    """Number and hash of the newest entry of the audit log's hash chain."""
+
+    __tablename__ = "audit_head"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Offset)
+    hash: Mapped[str]
 
 
 class AdapterRemovalRow(TableBase):

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from services.registry.lifecycle import Aliases, AliasMove, apply_move
+from services.registry.store.audit_chain import append_entry
 from services.registry.store.audit_queries import operator_of
 from services.registry.store.database import Session
 from services.registry.store.outbox import enqueue
@@ -59,7 +60,8 @@ def move_aliases(
     after = apply_move(before, kind, version.name, is_new)
     row.champion, row.previous, row.challenger = after.champion, after.previous, after.challenger
     row.move += after.champion != before.champion
-    session.add(
+    append_entry(
+        session,
         AuditRow(
             model=version.model,
             at=now,
@@ -70,9 +72,8 @@ def move_aliases(
             to_version=version.name,
             reason=reason,
             evidence=evidence,
-        )
+        ),
     )
-    session.flush()
     if (after.champion, after.challenger) != (before.champion, before.challenger):
         delete_canary_trial(session, version.model)
     return before

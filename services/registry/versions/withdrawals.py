@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 
+from services.registry.store.audit_chain import append_entry
 from services.registry.store.database import Session
 from services.registry.store.queries import lock_aliases, versions_of
 from services.registry.store.tables import (
@@ -49,7 +50,7 @@ def record_withdrawal(
                 session.add(_example(event, batch.batch_id, feedback_id, offset))
                 added[batch.batch_id] += 1
     if added or (stored is None and event.waiting):
-        session.add(_audit(event, added, now))
+        append_entry(session, _audit(event, added, now))
     return []
 
 

@@ -49,6 +49,7 @@ OPERATIONS = (
     "GET /api/models/{model}/history",
     "GET /api/models/{model}/retention",
     "GET /api/models/{model}/route",
+    "GET /api/audit",
     "GET /api/versions/{version_id}/lineage",
     "GET /api/runs/{run_id}",
     "POST /api/models/{model}/promote",
@@ -64,7 +65,7 @@ VALIDATING = tuple(
     label
     for label in OPERATIONS
     if label.startswith("POST ")
-    or (label.endswith(("s", "history", "route", "{alias}")) and "/api/" in label)
+    or (label.endswith(("s", "history", "audit", "route", "{alias}")) and "/api/" in label)
 )
 """Operations with invalid requests; the others only have a name in their path, which may be any."""
 

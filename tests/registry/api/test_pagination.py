@@ -29,6 +29,7 @@ LISTS = (
     "/api/models/support/history",
     "/api/models/support/withdrawals",
     "/api/models/support/runs",
+    "/api/audit",
 )
 
 
@@ -135,7 +136,7 @@ async def test_every_list_is_paginated_with_links(stage: Stage, path: str) -> No
                 url = answer.links["next"]["url"] if page["next"] else None
                 assert ("link" in answer.headers) == (page["next"] is not None)
             assert items == whole["items"]
-    lengths = {"models": 1, "versions": 7, "history": 19, "withdrawals": 5, "runs": 6}
+    lengths = {"models": 1, "versions": 7, "history": 19, "withdrawals": 5, "runs": 6, "audit": 19}
     assert len(whole["items"]) == lengths[path.rpartition("/")[2]]
 
 

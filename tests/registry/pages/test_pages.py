@@ -109,6 +109,8 @@ def paths(demo: DemoRegistry) -> list[str]:
         "/models/support/rollback",
         "/models/support/promote",
         "/models/support?moved=2",
+        "/audit",
+        "/audit?model=support&before=4",
     ]
 
 

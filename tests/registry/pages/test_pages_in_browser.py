@@ -225,6 +225,7 @@ def pages_of(server: RegistryServer) -> dict[str, str]:
         "run": f"/models/support/runs/{run_of(2)}",
         "training": f"/models/support/runs/{run_of(4)}",
         "rollback": f"/models/support/rollback?to={previous}",
+        "audit": "/audit",
         "sign-in": "/sign-in",
     }
 
@@ -333,6 +334,10 @@ def test_rollback_by_mouse(user: BrowserUser) -> None:
     assert "answers are too terse" in user.text_of(".timeline")
     assert (user.server.champion, user.server.demo.target.champion) == (after, after)
     user.check_page()
+    user.visit("/audit?model=support")
+    newest = user.text_of("tbody tr")
+    assert all(part in newest for part in ("rolled back", "operator", "answers are too terse"))
+    user.screenshot("audit-of-model-light-wide")
 
 
 def test_rollback_by_keyboard(user: BrowserUser) -> None:

@@ -1,0 +1,1 @@
+"""The audit log over HTTP: its route, and the entries of refused requests."""
