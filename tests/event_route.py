@@ -68,14 +68,18 @@ PORTS = (
     "shared/clock.py",
     "shared/failpoints.py",
     "shared/identity.py",
-    "shared/messaging/bus.py",
+    "shared/messaging/bus.py MemoryBus",
     "shared/observability/",
     "shared/service/",
     "shared/storage/keys.py",
     "shared/storage/object_store.py",
-    "services/registry/store/",
+    "services/registry/store/database.py",
+    "services/registry/store/leases.py",
+    "services/registry/store/tables.py",
 )
-HAND_OVERS = frozenset({"send", "send_nowait", "put", "enqueue", "push", "switch", "verify"})
+HAND_OVERS = frozenset(
+    {"send", "send_nowait", "put", "put_batch", "enqueue", "push", "switch", "verify"}
+)
 PACKAGES = ("services", "shared", "tests")
 LOG = structlog.stdlib.get_logger("ratchet.test")
 

@@ -13,6 +13,7 @@ from shared.errors import Unavailable
 from shared.kafka.streams import OffsetCommitter, record_of, source_topic
 from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_SCORED
 from shared.observability.health import Health
+from shared.storage.dataset_entries import ClosedBatch
 
 OVERDUE_CHECK_SECONDS = 5.0
 
@@ -47,10 +48,16 @@ class FaustTable:
         )
 
     def put(self, write: TableWrite) -> Awaitable[Any]:
-        key = write.key.encode()
-        self.table.data[key] = write.value
+        return self._put(write.partition, write.key, write.value)
+
+    def put_batch(self, batch: ClosedBatch) -> Awaitable[Any]:
+        return self._put(batch.partition, batch.key, batch.encode())
+
+    def _put(self, partition: int, key: str, value: bytes) -> Awaitable[Any]:
+        encoded_key = key.encode()
+        self.table.data[encoded_key] = value
         delivery: Awaitable[Any] = self.table.send_changelog(
-            write.partition, key, write.value, "raw", "raw"
+            partition, encoded_key, value, "raw", "raw"
         )
         return delivery
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from services.dataset import SOURCE
 from services.dataset.entry_table import EntryTable
-from services.dataset.ledger.results import BatchPlan, TableWrite
+from services.dataset.ledger.results import BatchPlan
 from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.writer import write_snapshot
 from shared.config.model_file import ModelFile
@@ -111,7 +111,7 @@ class BatchPublisher:
             occurred_at=plan.occurred_at,
             manifest=manifest,
         )
-        await self._table.put(TableWrite(partition, batch.key, batch.encode()))
+        await self._table.put_batch(batch)
         if plan.number >= _BATCH_RECORDS_KEPT:
             oldest = plan.number - _BATCH_RECORDS_KEPT
             await self._table.delete(partition, closed_batch_key(batch.model, shard, oldest))

@@ -1,5 +1,5 @@
-"""The registry's application: it maps topics to event types and handlers, runs each handler in one
-transaction, and acts on the events that were decided.
+"""The registry's application: it maps topics to event types and handlers, runs each decision in one
+transaction with its events in the outbox, and acts on these events.
 
 Live feedback is handled in batches by a consumer of its own, so that no outcome waits for it.
 """
@@ -26,8 +26,8 @@ from services.registry.reporting import DecisionReport
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.audit_queries import OPERATOR, add_audit_entry
-from services.registry.store.database import Database, Session
-from services.registry.store.outbox import TRACE_HEADERS
+from services.registry.store.database import Database, Session, SessionInfo
+from services.registry.store.outbox import TRACE_HEADERS, enqueue
 from services.registry.store.queries import aliases_of, hold_of
 from services.registry.store.tables import Json
 from shared.config.canary import CanarySettings
@@ -41,6 +41,7 @@ from shared.events import (
     FeedbackScored,
     TrainingProgressed,
     TrainingRolledBack,
+    VersionEvent,
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
@@ -67,7 +68,7 @@ LIVE_GROUP = "ratchet-registry-live"
 MAX_BATCH_SIZE = 500
 TRIAL_CHECK_SECONDS = 5.0
 
-D = TypeVar("D", bound=Event | None)
+D = TypeVar("D", bound=VersionEvent | None)
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 
@@ -77,7 +78,7 @@ class Subscription(Generic[E]):
     """Event type of a topic, and its handler."""
 
     event_type: type[E]
-    handle: Callable[[Session, E, HandlerContext], Sequence[Event]]
+    handle: Callable[[Session, E, HandlerContext], Sequence[VersionEvent]]
 
 
 SUBSCRIPTIONS: Mapping[str, Subscription[Any]] = {
@@ -112,9 +113,8 @@ class Registry:
     async def register_declared_models(self) -> None:
         """Give every declared model that has no version its version 0."""
         for model in self.models.files.values():
-            self.act_on(
-                await self.database.run(partial(model_declared, model=model, now=self.clock.now()))
-            )
+            declare = partial(model_declared, model=model, now=self.clock.now())
+            await self._decide(declare, lambda decided: decided)
             await self.database.run(partial(update_share, model=model))
             await self.update_state_metrics(model.model)
 
@@ -125,15 +125,14 @@ class Registry:
         subscription = SUBSCRIPTIONS[record.topic]
         event = decode(record.value, record.headers, subscription.event_type).event
         canary = self._canary_settings(event.model)
+        context = HandlerContext(self.clock.now(), record.offset, canary)
         with self._span(record, event) as span:
-
-            def transaction(session: Session) -> Sequence[Event]:
-                context = HandlerContext(self.clock.now(), record.offset, canary)
-                return subscription.handle(session, event, context)
-
-            decided = await self.database.run(transaction, {TRACE_HEADERS: span.headers})
+            decided = await self._decide(
+                lambda session: subscription.handle(session, event, context),
+                lambda decided: decided,
+                {TRACE_HEADERS: span.headers},
+            )
             _add_result(span, decided)
-            self.act_on(decided)
 
     def _canary_settings(self, model: str) -> CanarySettings | None:
         """Return the settings of a model's canary trials; None if no target supports them. Raises
@@ -176,10 +175,9 @@ class Registry:
                 feedback=feedback,
                 now=self.clock.now(),
             )
-            result = await self.database.run(monitor)
+            result = await self._decide(monitor, lambda result: _present(result.moved))
             self._report.report_monitor(name, result)
             if result.moved is not None:
-                self.act_on([result.moved])
                 await self.update_state_metrics(name)
             await self.evaluate_trial(name, feedback)
 
@@ -194,10 +192,11 @@ class Registry:
             now=self.clock.now(),
             feedback=feedback,
         )
-        status = await self.database.run(evaluate)
+        status = await self._decide(
+            evaluate, lambda status: _present(status.ending if status else None)
+        )
         self._report.report_trial(model, status)
         if status is not None and status.ending is not None:
-            self.act_on([status.ending])
             await self.update_state_metrics(model)
 
     async def watch_trials(self, interval_seconds: float = TRIAL_CHECK_SECONDS) -> None:
@@ -217,19 +216,34 @@ class Registry:
     async def decide(
         self, work: Callable[[Session, datetime], tuple[D, R]], operator: str | None = None
     ) -> tuple[D, R]:
-        """Run a decision and act on its event, if any. `operator` names who asked for it, for the
-        audit log. Completes even if the caller is cancelled, for example when an HTTP client
-        disconnects.
+        """Run a decision with its event, if any. `operator` names who asked for it, for the audit
+        log. Completes even if the caller is cancelled, for example when an HTTP client disconnects.
+        """
+        decision = self._decide(
+            lambda session: work(session, self.clock.now()),
+            lambda result: _present(result[0]),
+            {OPERATOR: operator},
+        )
+        return await asyncio.shield(asyncio.ensure_future(decision))
+
+    async def _decide(
+        self,
+        work: Callable[[Session], R],
+        decided_in: Callable[[R], Sequence[VersionEvent]],
+        info: SessionInfo | None = None,
+    ) -> R:
+        """Run a decision in a transaction whose outbox gets the events decided in its result, then
+        act on them. Raises Unavailable.
         """
 
-        async def complete() -> tuple[D, R]:
-            event, result = await self.database.run(
-                lambda session: work(session, self.clock.now()), {OPERATOR: operator}
-            )
-            self.act_on([event] if event is not None else [])
-            return event, result
+        def transaction(session: Session) -> R:
+            result = work(session)
+            enqueue(session, decided_in(result), self.clock.now())
+            return result
 
-        return await asyncio.shield(asyncio.ensure_future(complete()))
+        result = await self.database.run(transaction, info)
+        self._act_on(decided_in(result))
+        return result
 
     async def record_refusal(
         self, model: str, actor: str, operator: str | None, reason: str, evidence: Json
@@ -251,8 +265,8 @@ class Registry:
         except RatchetError as error:
             self._log.warning("refused request not audited", model=model, reason=str(error))
 
-    def act_on(self, events: Sequence[Event]) -> None:
-        """Act on decided events: report them, and wake the deployer for a moved champion."""
+    def _act_on(self, events: Sequence[VersionEvent]) -> None:
+        """Report decided events, and wake the deployer for a moved champion."""
         for event in events:
             self._report.report_event(event)
             if isinstance(event, VersionPromoted | VersionRolledBack):
@@ -271,7 +285,11 @@ class Registry:
         self._report.show_hold(model, on_hold)
 
 
-def _add_result(span: Span, decided: Iterable[Event]) -> None:
+def _present(event: VersionEvent | None) -> Sequence[VersionEvent]:
+    return [event] if event is not None else []
+
+
+def _add_result(span: Span, decided: Iterable[VersionEvent]) -> None:
     """Describe a registered version, if any, in the span of its outcome."""
     for event in decided:
         if isinstance(event, VersionRegistered):

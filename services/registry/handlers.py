@@ -1,5 +1,5 @@
-"""Event handlers: functions of session, event and context, each in one transaction. The events they
-decide are returned and in the outbox.
+"""Event handlers: functions of session, event and context, each in one transaction, to whose outbox
+the caller adds the events that they return.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from services.registry.run_records import (
 )
 from services.registry.store.audit_queries import add_audit_entry
 from services.registry.store.database import Session
-from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     aliases_of,
     canary_trial_of,
@@ -42,10 +41,10 @@ from shared.errors import ContractViolation, InvalidArtefact
 from shared.events import (
     BatchReady,
     CheckpointSaved,
-    Event,
     ExamplesWithdrawn,
     TrainingProgressed,
     TrainingRolledBack,
+    VersionEvent,
     VersionPromoted,
     VersionRegistered,
 )
@@ -66,7 +65,7 @@ class HandlerContext:
     canary: CanarySettings | None = None
 
 
-def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Event]:
+def model_declared(session: Session, model: ModelFile, now: datetime) -> list[VersionEvent]:
     """Give a declared model without versions version 0, the base itself, as its champion."""
     if aliases_of(session, model.model) is not None:
         return []
@@ -94,20 +93,18 @@ def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Ev
         actor=ACTOR,
         reason=reason,
     )
-    for event in (registered, promoted):
-        enqueue(session, model.model, event, now)
     return [registered, promoted]
 
 
 def examples_withdrawn(
     session: Session, event: ExamplesWithdrawn, context: HandlerContext
-) -> list[Event]:
+) -> list[VersionEvent]:
     """Record examples that were withdrawn from training."""
     record_withdrawal(session, event, context.offset, context.now)
     return []
 
 
-def batch_ready(session: Session, event: BatchReady, context: HandlerContext) -> list[Event]:
+def batch_ready(session: Session, event: BatchReady, context: HandlerContext) -> list[VersionEvent]:
     """Record a batch and the location of its manifest, once."""
     if session.get(BatchRow, event.batch_id) is None:
         session.add(
@@ -129,7 +126,7 @@ def batch_ready(session: Session, event: BatchReady, context: HandlerContext) ->
 
 def training_progressed(
     session: Session, event: TrainingProgressed, context: HandlerContext
-) -> list[Event]:
+) -> list[VersionEvent]:
     """Record a run's state and, if the event has a loss, a point of its loss curve."""
     run = get_or_create_run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
     # Progress has its own topic, so it may arrive after the outcome.
@@ -150,7 +147,7 @@ def training_progressed(
 
 def checkpoint_saved(
     session: Session, event: CheckpointSaved, context: HandlerContext
-) -> list[Event]:
+) -> list[VersionEvent]:
     """Register a candidate that the gate promotes.
 
     It becomes champion; or starts a canary trial if the context has settings for one; or has to be
@@ -160,7 +157,6 @@ def checkpoint_saved(
     registration = _register(session, event, context)
     if registration is None:
         return []
-    enqueue(session, event.model, registration.event, context.now)
     if registration.event.answer != "promoted":
         return [registration.event]
     promoted = promote(
@@ -260,7 +256,7 @@ def _register(
 
 def training_rolled_back(
     session: Session, event: TrainingRolledBack, context: HandlerContext
-) -> list[Event]:
+) -> list[VersionEvent]:
     """Record a run that ended without a version, and withdraw its challenger if it has one."""
     now = context.now
     row = lock_aliases(session, event.model)

@@ -53,6 +53,7 @@ from shared.events.training import (
 from shared.events.versions import (
     DeploymentFailed,
     VersionDeployed,
+    VersionEvent,
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
@@ -117,6 +118,7 @@ __all__ = [
     "UserForgotten",
     "Verdict",
     "VersionDeployed",
+    "VersionEvent",
     "VersionPromoted",
     "VersionRegistered",
     "VersionRolledBack",

@@ -3,7 +3,7 @@
 registry ──▶ models.versions ──▶ everyone
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, FiniteFloat
 
@@ -108,3 +108,14 @@ class DeploymentFailed(Event):
     step: Annotated[Literal["probe", "push", "verify", "switch"], Field(description="failed step")]
     reason: Annotated[str, Field(description="reason")]
     serving: Annotated[str | None, Field(description="version served there")] = None
+
+
+VersionEvent: TypeAlias = (
+    VersionRegistered
+    | VersionPromoted
+    | VersionRolledBack
+    | VersionWithdrawn
+    | VersionDeployed
+    | DeploymentFailed
+)
+"""Events that the registry decides, about one model each."""

@@ -35,7 +35,7 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.service.retry import RetryPolicy
 from shared.service.runtime import Runtime
-from shared.storage.dataset_entries import DatasetEntry, TableState
+from shared.storage.dataset_entries import ClosedBatch, DatasetEntry, TableState
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
 from tests.support.runtime import runtime_of
@@ -92,6 +92,11 @@ class Backends:
     def put(self, write: TableWrite) -> Awaitable[None]:
         self.count_write()
         self.entries[write.key] = write.value
+        return completed()
+
+    def put_batch(self, batch: ClosedBatch) -> Awaitable[None]:
+        self.count_write()
+        self.entries[batch.key] = batch.encode()
         return completed()
 
     def cache(self, key: str, value: bytes) -> None:

@@ -24,7 +24,7 @@ from shared.messaging.dead_letters import DeadLetterInfo, original_headers
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_topic
 from shared.service.consume import consume
 from shared.service.retry import RetryPolicy
-from shared.storage.dataset_entries import DatasetEntry
+from shared.storage.dataset_entries import ClosedBatch, DatasetEntry
 from shared.storage.object_store import MemoryStore
 from tests.support.odd_input import MAKERS, OddInput, generate_odd_inputs
 from tests.support.runtime import runtime_of
@@ -62,6 +62,10 @@ class MemoryTable(dict[str, bytes]):
 
     def put(self, write: TableWrite) -> Awaitable[None]:
         self[write.key] = write.value
+        return _completed()
+
+    def put_batch(self, batch: ClosedBatch) -> Awaitable[None]:
+        self[batch.key] = batch.encode()
         return _completed()
 
     def cache(self, key: str, value: bytes) -> None:

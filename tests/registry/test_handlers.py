@@ -17,7 +17,7 @@ from services.registry.handlers import (
     training_rolled_back,
 )
 from services.registry.store.database import Session
-from services.registry.store.outbox import OutboxPublisher
+from services.registry.store.outbox import OutboxPublisher, enqueue
 from services.registry.store.queries import points_of, versions_of
 from services.registry.store.tables import AuditRow, OutboxRow, RunRow
 from services.registry.versions.moves import roll_back
@@ -180,7 +180,7 @@ def test_failed_transaction_leaves_no_trace(registry_db: DatabaseFixture) -> Non
     base = registry_db.champion
 
     def fail_at_the_end(session: Session) -> None:
-        checkpoint_saved(session, checkpoint("r1", base), CONTEXT)
+        enqueue(session, checkpoint_saved(session, checkpoint("r1", base), CONTEXT), NOW)
         raise RuntimeError("the power goes")
 
     with pytest.raises(RuntimeError):
@@ -203,8 +203,9 @@ async def test_commit_wakes_outbox_publisher(registry_db: DatabaseFixture) -> No
                 await asyncio.sleep(0.01)
             # The publisher waits for a commit now, or is about to.
             base = registry_db.champion
-            await registry_db.database.run(
-                lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT)
+            await asyncio.to_thread(
+                registry_db.decide,
+                lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT),
             )
             while len(bus.topics[MODELS_VERSIONS]) < 4:
                 await asyncio.sleep(0.01)
@@ -230,8 +231,10 @@ def test_rolled_back_transaction_is_no_commit(registry_db: DatabaseFixture) -> N
 
 async def test_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
-    registry_db.run(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
+    registry_db.decide(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
+    registry_db.decide(
+        lambda session: [roll_back(session, "support", None, "try", "operator", NOW)[0]]
+    )
     bus = MemoryBus()
     publisher = OutboxPublisher(
         registry_db.database, bus, ManualClock(NOW), configure("test", "error", "text")

@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeVar
 
+from sqlalchemy import select
+
 from services.registry.handlers import HandlerContext, model_declared
 from services.registry.store.database import Database, Session
-from services.registry.store.tables import AliasRow
+from services.registry.store.outbox import enqueue
+from services.registry.store.tables import AliasRow, OutboxRow
 from shared.config.model_file import BasePaths, ModelFile
 from shared.config.training import TrainingConfig
 from shared.events import (
@@ -24,6 +27,7 @@ from shared.events import (
     TrainingProgressed,
     TrainingRolledBack,
     Verdict,
+    VersionEvent,
 )
 from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_RECEIVED
@@ -158,13 +162,23 @@ class DatabaseFixture:
     def __init__(self, url: str) -> None:
         self.database = Database(url)
         self.database.migrate()
-        self.run(lambda session: model_declared(session, MODEL, NOW))
+        self.decide(lambda session: model_declared(session, MODEL, NOW))
 
     def run(self, work: Callable[[Session], R]) -> R:
         return self.database.run_sync(work)
 
+    def decide(self, work: Callable[[Session], Sequence[VersionEvent]]) -> None:
+        """Run `work`, with the events that it returns in the outbox, as the registry does."""
+        self.run(lambda session: enqueue(session, work(session), NOW))
+
     def close(self) -> None:
         self.database.close()
+
+    @property
+    def enqueued(self) -> list[str]:
+        """Types of all events that were added to the outbox, in order."""
+        rows = select(OutboxRow).order_by(OutboxRow.id)
+        return self.run(lambda session: [row.headers["ce_type"] for row in session.scalars(rows)])
 
     @property
     def aliases(self) -> AliasRow:

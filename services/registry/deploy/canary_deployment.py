@@ -115,7 +115,7 @@ class CanaryDeployer:
             )
             if error is not None:
                 event = _deployment_failed(model, version, target, error, now)
-                enqueue(session, model, event, now)
+                enqueue(session, [event], now)
             return True
 
         if not await lease.run(record):

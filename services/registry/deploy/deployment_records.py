@@ -16,7 +16,22 @@ from shared.events import DeploymentFailed, VersionDeployed
 from shared.identity import identity
 
 
-def record_deployed(
+def record_deployment(
+    session: Session,
+    desired: DesiredState,
+    target: ServingTarget,
+    result: DeployedVersion | DeploymentUndone,
+    seconds: float,
+    now: datetime,
+) -> None:
+    """Record the result of a deployment that took `seconds`, and enqueue its event."""
+    if isinstance(result, DeploymentUndone):
+        _record_failed(session, desired, target, result, seconds, now)
+    else:
+        _record_deployed(session, desired, target, result, seconds, now)
+
+
+def _record_deployed(
     session: Session,
     desired: DesiredState,
     target: ServingTarget,
@@ -24,7 +39,6 @@ def record_deployed(
     seconds: float,
     now: datetime,
 ) -> None:
-    """Record that a target serves the champion, and enqueue VersionDeployed."""
     count = count_deployment_attempts(session, desired.model, target.name, desired.move)
     verification = deployed.verification
     session.add(
@@ -50,10 +64,10 @@ def record_deployed(
         digest=deployed.digest,
         seconds=round(seconds, 3),
     )
-    enqueue(session, desired.model, event, now)
+    enqueue(session, [event], now)
 
 
-def record_failed(
+def _record_failed(
     session: Session,
     desired: DesiredState,
     target: ServingTarget,
@@ -61,8 +75,8 @@ def record_failed(
     seconds: float,
     now: datetime,
 ) -> None:
-    """Record a failed deployment and enqueue DeploymentFailed, unless the attempt before it failed
-    alike: a report of every retry would bury other entries.
+    """Skip an attempt that failed like the one before it: a report of every retry would bury other
+    entries.
     """
     last = newest_deployment(session, desired.model, target.name)
     if last and (last.move, last.state, last.step, last.reason) == (
@@ -97,4 +111,4 @@ def record_failed(
         reason=error.reason,
         serving=error.serving,
     )
-    enqueue(session, desired.model, event, now)
+    enqueue(session, [event], now)

@@ -16,7 +16,7 @@ from services.registry.deploy.deployment import (
     deploy,
     retain_recent_versions,
 )
-from services.registry.deploy.deployment_records import record_deployed, record_failed
+from services.registry.deploy.deployment_records import record_deployment
 from services.registry.deploy.desired_state import DesiredState
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
@@ -24,7 +24,6 @@ from services.registry.store.database import Database
 from services.registry.store.leases import LEASE_SECONDS, Lease
 from services.registry.store.outbox import TRACE_HEADERS
 from shared.errors import RatchetError
-from shared.messaging.codec import Headers
 from shared.observability.tracing import Span
 from shared.service.runtime import Runtime
 
@@ -73,19 +72,29 @@ class DeploymentRunner:
         """Let the target serve the champion and record the result; False if that failed."""
         began, start_time = self._clock.monotonic(), self._clock.now()
         labels = {"model": desired.model, "target": target.name}
+        result: DeployedVersion | DeploymentUndone | None
         try:
-            deployed = await deploy(desired, target, self._merged_models, self._policy.max_slowdown)
+            result = await deploy(desired, target, self._merged_models, self._policy.max_slowdown)
         except DeploymentUndone as error:
+            result = error
             self._metrics.set("ratchet_registry_serves_champion", 0, **labels)
+        if result is not None:
             with self._span(desired, target, start_time) as span:
-                span.set_failed(error.step)
+                if isinstance(result, DeploymentUndone):
+                    span.set_failed(result.step)
                 seconds = self._clock.monotonic() - began
-                await self._report_failure(desired, target, error, seconds, lease, span.headers)
+                record = partial(
+                    record_deployment,
+                    desired=desired,
+                    target=target,
+                    result=result,
+                    seconds=seconds,
+                    now=self._clock.now(),
+                )
+                await lease.run(record, {TRACE_HEADERS: span.headers})
+                self._report(desired, target, result, seconds)
+        if isinstance(result, DeploymentUndone):
             return False
-        if deployed is not None:
-            with self._span(desired, target, start_time) as span:
-                seconds = self._clock.monotonic() - began
-                await self._report_success(desired, target, deployed, seconds, lease, span.headers)
         self._metrics.set("ratchet_registry_serves_champion", 1, **labels)
         self._metrics.set("ratchet_registry_served_number", desired.champion_number, **labels)
         return True
@@ -122,63 +131,36 @@ class DeploymentRunner:
             span.set_attributes(model=desired.model, version=desired.champion, target=target.name)
             yield span
 
-    async def _report_success(
+    def _report(
         self,
         desired: DesiredState,
         target: ServingTarget,
-        deployed: DeployedVersion,
+        result: DeployedVersion | DeploymentUndone,
         seconds: float,
-        lease: Lease,
-        headers: Headers,
     ) -> None:
-        record = partial(
-            record_deployed,
-            desired=desired,
-            target=target,
-            deployed=deployed,
-            seconds=seconds,
-            now=self._clock.now(),
-        )
-        await lease.run(record, {TRACE_HEADERS: headers})
+        model, version = desired.model, desired.champion
+        if isinstance(result, DeploymentUndone):
+            self._metrics.count(
+                "ratchet_registry_deployment_failures_total",
+                model=model,
+                target=target.name,
+                step=result.step,
+            )
+            self._log.warning(
+                "deployment failed",
+                model=model,
+                version=version,
+                target=target.name,
+                reason=str(result),
+            )
+            return
         self._metrics.observe(
-            "ratchet_registry_deploy_seconds", seconds, model=desired.model, target=target.name
+            "ratchet_registry_deploy_seconds", seconds, model=model, target=target.name
         )
         self._log.info(
             "deployed",
-            model=desired.model,
-            version=desired.champion,
+            model=model,
+            version=version,
             target=target.name,
             seconds=round(seconds, 2),
-        )
-
-    async def _report_failure(
-        self,
-        desired: DesiredState,
-        target: ServingTarget,
-        error: DeploymentUndone,
-        seconds: float,
-        lease: Lease,
-        headers: Headers,
-    ) -> None:
-        record = partial(
-            record_failed,
-            desired=desired,
-            target=target,
-            error=error,
-            seconds=seconds,
-            now=self._clock.now(),
-        )
-        await lease.run(record, {TRACE_HEADERS: headers})
-        self._metrics.count(
-            "ratchet_registry_deployment_failures_total",
-            model=desired.model,
-            target=target.name,
-            step=error.step,
-        )
-        self._log.warning(
-            "deployment failed",
-            model=desired.model,
-            version=desired.champion,
-            target=target.name,
-            reason=str(error),
         )

@@ -27,7 +27,6 @@ from services.registry.store.live_reward_queries import (
     has_live_reward_through,
     newest_live_reward_id,
 )
-from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     canary_targets_of,
     canary_trial_of,
@@ -240,7 +239,7 @@ def _withdraw(
     version, champion = require_version(session, trial.model, trial.version), trial.champion
     audit = _audit_evidence(trial, evidence)
     move_aliases(session, "withdraw", version, ACTOR, reason, audit, now)
-    event = VersionWithdrawn(
+    return VersionWithdrawn(
         event_id=identity("withdrawn", version.model, version.name),
         occurred_at=now,
         model=version.model,
@@ -252,8 +251,6 @@ def _withdraw(
         actor=ACTOR,
         reason=reason,
     )
-    enqueue(session, version.model, event, now)
-    return event
 
 
 def _audit_evidence(trial: CanaryTrialRow, evidence: TrialEvidence) -> Json:

@@ -3,6 +3,7 @@ afterwards, in order, at least once, by one replica at a time.
 """
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -16,7 +17,7 @@ from services.registry.store.queries import lock_aliases, unpublished_events
 from services.registry.store.tables import OutboxRow
 from shared.clock import Clock
 from shared.errors import Unavailable
-from shared.events import Event
+from shared.events import VersionEvent
 from shared.logs import Log
 from shared.messaging.bus import Producer
 from shared.messaging.codec import encode
@@ -34,28 +35,29 @@ _IDLE_SECONDS = 1.0
 _AT_ONCE = 100
 
 
-def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
-    """Publish `event` with the model's key after the transaction has committed.
+def enqueue(session: Session, events: Iterable[VersionEvent], now: datetime) -> None:
+    """Publish events with their models' keys after the transaction has committed.
 
-    The commit wakes the publisher. Locks the model, so its events are numbered in the order in
+    The commit wakes the publisher. Locks each model, so its events are numbered in the order in
     which their transactions commit.
     """
-    lock_aliases(session, model)
-    value, own = encode(event, SOURCE)
-    headers = [*own, *session.info.get(TRACE_HEADERS, ())]
-    session.add(
-        OutboxRow(
-            event_id=event.event_id,
-            topic=MODELS_VERSIONS,
-            key=model,
-            value=value,
-            headers={name: content.decode() for name, content in headers},
-            created_at=now,
-            published_at=None,
+    for event in events:
+        lock_aliases(session, event.model)
+        value, own = encode(event, SOURCE)
+        headers = [*own, *session.info.get(TRACE_HEADERS, ())]
+        session.add(
+            OutboxRow(
+                event_id=event.event_id,
+                topic=MODELS_VERSIONS,
+                key=event.model,
+                value=value,
+                headers={name: content.decode() for name, content in headers},
+                created_at=now,
+                published_at=None,
+            )
         )
-    )
-    session.flush()
-    session.info[_ENQUEUED] = True
+        session.flush()
+        session.info[_ENQUEUED] = True
 
 
 class OutboxPublisher:

@@ -1,4 +1,6 @@
-"""Alias moves: one transaction changes the alias row, the audit and the outbox events."""
+"""Alias moves: each changes the alias row and the audit in one transaction, and returns the event
+for the outbox.
+"""
 
 from datetime import datetime
 
@@ -6,7 +8,6 @@ from services.registry.lifecycle import Aliases, AliasMove, apply_move
 from services.registry.store.audit_chain import append_entry
 from services.registry.store.audit_queries import operator_of
 from services.registry.store.database import Session
-from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     adapter_of,
     adapter_removal_of,
@@ -92,7 +93,7 @@ def promote(
     has the same event id.
     """
     before = move_aliases(session, "promote", version, actor, reason, evidence, now)
-    event = VersionPromoted(
+    return VersionPromoted(
         event_id=identity("promoted", version.model, version.name, cause),
         occurred_at=now,
         model=version.model,
@@ -103,8 +104,6 @@ def promote(
         actor=actor,
         reason=reason,
     )
-    enqueue(session, version.model, event, now)
-    return event
 
 
 def promote_by_operator(
@@ -151,7 +150,6 @@ def roll_back(
         actor=actor,
         reason=reason,
     )
-    enqueue(session, model, event, now)
     return event, row.move
 
 

@@ -173,6 +173,7 @@ async def test_worse_challenger_is_withdrawn(stage: CanaryStage) -> None:
     assert stage.metric("ratchet_registry_on_trial") == 0
     assert stage.metric("ratchet_registry_trial_wealth", direction="worse") > 50  # type: ignore[operator]
     assert stage.metric("ratchet_registry_withdrawals_total", quarantined="true") == 1
+    assert stage.registry_db.enqueued[-1] == "ratchet.VersionWithdrawn.v1"
     assert {str((await stage.route(user=user))["version"]) for user in USERS[:30]} == {stage.base}
     assert stage.target.challenger == version
     assert await stage.reconcile()

@@ -583,6 +583,7 @@ async def test_live_feedback_from_a_broker_rolls_a_worse_version_back(
         await live.stop()
         await producer.stop()
     assert registry_db.run(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
+    assert registry_db.enqueued[-1] == "ratchet.VersionRolledBack.v1"
 
 
 async def test_deployer_without_targets_keeps_running(stage: Stage) -> None:
