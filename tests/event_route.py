@@ -239,7 +239,7 @@ async def _train(tracer: Tracer, folder: Path, batch: Record, run: DatasetRun) -
         {
             "model": "m",
             "base": {"training": "base", "serving": "base.gguf"},
-            "lanes": {"adaptive": {"training": training}},
+            "lanes": {"adaptive": {"rehearsal": "none", "training": training}},
         }
     )
     start = {"event_id": "0", "occurred_at": NOW, "model": "m", "version": "v0", "number": 0}

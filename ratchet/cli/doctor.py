@@ -38,7 +38,7 @@ def run_checks(
     if models is None:
         rows = [row, *(each for each in rows if each.name != "models")]
     else:
-        rows += [row, *check_serving_bases(models, bases)]
+        rows += [row, *check_rehearsal(models), *check_serving_bases(models, bases)]
     rows += [
         check_object_store(object_store),
         asyncio.run(check_broker(bootstrap_servers, security)),
@@ -81,6 +81,22 @@ def check_model_files(folder: Path) -> tuple[Models | None, Check]:
             advice="set RATCHET_MODELS to the folder of model files, or fix the file",
         )
     return models, Check(name="models", state="ok", found=", ".join(models.files))
+
+
+def check_rehearsal(models: Models) -> list[Check]:
+    """Return a warning for each lane whose rehearsal file contains prompts of an evaluation set."""
+    return [
+        Check(
+            name=f"{name}/{lane}/rehearsal",
+            state="warning",
+            found=f"{settings.rehearsal} and the evaluation sets share {len(shared)} prompts: "
+            + "; ".join(prompt.messages[-1].content[:60] for prompt in shared[:3]),
+            advice="remove them from one of the two: what is trained on cannot be evaluated",
+        )
+        for name, model in models.files.items()
+        for lane, settings in model.lanes.items()
+        if settings.rehearsal is not None and (shared := models.evaluated_rehearsal(name, lane))
+    ]
 
 
 def check_serving_bases(models: Models, bases: Path) -> list[Check]:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ratchet import console
-from ratchet.cli.doctor import check_trainer
+from ratchet.cli.doctor import check_rehearsal, check_trainer
+from ratchet.cli.effective_settings import print_lane_reports, read_lane_reports
 from ratchet.options import Json, ModelFiles
 from shared.config.curation import CurationSettings
 from shared.config.models import Models, load_models
@@ -16,6 +17,7 @@ from shared.machine_check import Check, has_problem
 BasesToCheck = Annotated[
     Path | None, typer.Option("--bases", help="Folder of base models, to check the bases as well.")
 ]
+DEFAULT_BASES = Path(".ratchet/bases")
 
 models = typer.Typer(no_args_is_help=True, help="Validate model files.")
 
@@ -24,12 +26,16 @@ models = typer.Typer(no_args_is_help=True, help="Validate model files.")
 def models_check(
     folder: ModelFiles = Path("models"), bases: BasesToCheck = None, json: Json = False
 ) -> None:
-    """Validate every model file and its evaluation sets; show reward and redaction policies, and
-    warn if few users cannot fill a batch. With --bases, check the bases as well, and exit with 1 if
-    one cannot be used.
+    """Validate every model file and its sets; show reward and redaction policies, and the effective
+    settings of each lane with their reasons and the time and memory of a run.
+
+    Warns if few users cannot fill a batch, or if rehearsed prompts are evaluated. With --bases,
+    checks the bases as well, and exits with 1 if one cannot be used.
     """
     declared = load_models(folder)
-    found = [] if bases is None else base_checks(folder, bases)
+    found = check_rehearsal(declared)
+    found += [] if bases is None else base_checks(folder, bases)
+    reports, failure = read_lane_reports(folder, bases or DEFAULT_BASES)
     rows = [
         {
             "model": name,
@@ -41,6 +47,12 @@ def models_check(
             "redaction": file.redaction.model_dump(mode="json"),
             "users_needed": 1 if file.curation.trusted_users else file.curation.users_needed,
             "base": [check.model_dump() for check in found if check.name == f"{name}/base"],
+            "rehearsal": [
+                check.model_dump()
+                for check in found
+                if check.name.startswith(f"{name}/") and check.name.endswith("/rehearsal")
+            ],
+            "lanes": [report.model_dump() for report in reports if report.model == name],
         }
         for name, file in declared.files.items()
     ]
@@ -48,6 +60,9 @@ def models_check(
         console.print_json(rows)
     else:
         _print(declared, rows, found)
+        print_lane_reports(reports)
+        if failure:
+            console.print_text(f"no effective settings: {failure}")
     if has_problem(found):
         raise typer.Exit(1)
 

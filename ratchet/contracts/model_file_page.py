@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from shared.config.model_file import ModelFile
+from shared.config.training import LANE_DEFAULTS
 
 Schema = Mapping[str, Any]
 
@@ -17,8 +18,18 @@ key and expected values; `ratchet new` writes a first one. Paths of sets are rel
 of the model file.
 
 The hyperparameters of a lane have ranges and defaults of their own: the page
-[training](training.md#lanes) lists them. The defaults below are those of the lane `adaptive`.
+[training](training.md#lanes) lists them. The defaults below are those of the lane `adaptive`;
+`ratchet models check` prints the values that apply to your base and machine.
 """
+
+_TRAINING = "lanes.<name>.training."
+_CHOSEN = {
+    "layers": "a third of the base's",
+    "learning_rate": "by the size of the base",
+    "batch_size": "`5`, or fewer if the memory requires it",
+    "gradient_checkpointing": "on if the memory requires it",
+}
+"""Defaults of the lane `adaptive` that depend on the base and the device."""
 
 _BOUNDS = (
     ("minimum", "at least"),
@@ -54,7 +65,10 @@ def _sections(prefix: str, schema: Schema, definitions: Schema) -> Iterator[str]
 
 
 def _row(key: str, field: Schema, required: bool, definitions: Schema) -> str:
-    default = "required" if required else _default(field, definitions)
+    if key.startswith(_TRAINING):
+        default = _training_default(key.removeprefix(_TRAINING), field, definitions)
+    else:
+        default = "required" if required else _default(field, definitions)
     cells = (f"`{key}`", _values(field, definitions), default, field["description"])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -66,6 +80,11 @@ def _default(field: Schema, definitions: Schema) -> str:
     if _part_of(field, definitions)[1] is not None:
         return "see below"
     return f"`{json.dumps(value)}`"
+
+
+def _training_default(name: str, field: Schema, definitions: Schema) -> str:
+    changed = {"default": LANE_DEFAULTS["adaptive"].get(name, field.get("default"))}
+    return _CHOSEN.get(name) or _default({**field, **changed}, definitions)
 
 
 def _part_of(field: Schema, definitions: Schema) -> tuple[str, Schema | None]:

@@ -15,11 +15,12 @@ from shared.storage.base_projections import (
 
 
 def require_targets(model_file: ModelFile, training: TrainingConfig, bases: Path) -> None:
-    """Raise Misconfigured if the base lacks a target projection. A base that is not in a folder on
-    this machine is left to the trainer.
+    """Raise Misconfigured if the base lacks a target projection that the lane names. A base that is
+    not in a folder on this machine is left to the trainer, which also chooses targets that are not
+    named.
     """
     folder = bases / model_file.base.training
-    if not folder.is_dir():
+    if "targets" not in training.named or not folder.is_dir():
         return
     projections = [name for path in folder.glob("*.safetensors") for name in _projections(path)]
     matched = match_targets(projections, _model_type(folder), training.targets)

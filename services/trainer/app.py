@@ -1,12 +1,13 @@
 """Trainer: brings one announced batch at a time to its outcome and the registry's answer."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 
 from services.trainer.bus_view.view import BusView, EvaluationInputs
 from services.trainer.errors import RunInterrupted
 from services.trainer.machine.bases import LocalBase
-from services.trainer.run.batch_job import BatchJob, run_facts, run_id_of
+from services.trainer.run.batch_job import BatchJob, run_facts, run_id_of, settled
 from services.trainer.run.handoff import RunHandoff
 from services.trainer.run.outcome_publisher import OutcomePublisher
 from services.trainer.run.progress import ProgressReporter
@@ -163,8 +164,9 @@ class Trainer:
         job.log.info("run started", champion=champion, examples=examples)
         if await asyncio.to_thread(job.handoff.fetch):
             job.log.info("run state fetched from the object store")
-        facts = job.facts
-        session = self._session(facts.model, facts.configuration)
+        session = self._session(job.facts.model, job.facts.configuration)
+        facts = await settled(job.facts, job.folder, session)
+        job = replace(job, facts=facts)
         progress = ProgressReporter(
             facts.batch,
             facts.run_id,

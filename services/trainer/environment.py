@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import base_folder
 from services.trainer.machine.checks import Gpu, LaneMemory, MachineFacts, machine_checks
+from services.trainer.machine.effective_settings import Device, effective_settings
 from services.trainer.machine.memory import BatchTokens, estimate_needs
 from services.trainer.machine.memory_fit import memory_refusal
 from services.trainer.settings import TrainerSettings
@@ -42,13 +43,14 @@ def collect_facts(settings: TrainerSettings) -> MachineFacts:
     """Collect the facts about this machine for these settings. Imports torch if it is installed."""
     torch = _import_or_none("torch")
     gpus = _gpus(torch)
-    cpu_bf16, precision, memory = False, "fp32", 0
+    cpu_bf16, memory, models_error = False, 0, ""
+    lanes: tuple[LaneMemory, ...] = ()
     if torch is not None:
         from services.trainer.machine.device import best_precision, local_device, training_memory
 
-        cpu_bf16, precision = best_precision("cpu") == "bf16", best_precision(local_device())
-        memory = training_memory(local_device(), settings.memory_limit)
-    lanes, models_error = _lanes(settings, precision, memory) if torch is not None else ((), "")
+        cpu_bf16, name = best_precision("cpu") == "bf16", local_device()
+        memory = training_memory(name, settings.memory_limit)
+        lanes, models_error = _lanes(settings, Device(name, best_precision(name), memory))
     return MachineFacts(
         system=platform.system(),
         is_wsl="microsoft" in platform.release().lower(),
@@ -96,15 +98,13 @@ def _free_bytes(work: Path) -> int | None:
         return None
 
 
-def _lanes(
-    settings: TrainerSettings, precision: str, memory: int
-) -> tuple[tuple[LaneMemory, ...], str]:
+def _lanes(settings: TrainerSettings, device: Device) -> tuple[tuple[LaneMemory, ...], str]:
     try:
         models = load_models(settings.models)
     except Misconfigured as error:
         return (), str(error)
     lanes = [
-        _lane(settings.bases, model, lane, lane_settings.training, precision, memory)
+        _lane(settings.bases, model, lane, lane_settings.training, device)
         for model in models.files.values()
         for lane, lane_settings in model.lanes.items()
     ]
@@ -112,21 +112,25 @@ def _lanes(
 
 
 def _lane(
-    bases: Path, model: ModelFile, lane: str, config: TrainingConfig, precision: str, memory: int
+    bases: Path, model: ModelFile, lane: str, declared: TrainingConfig, device: Device
 ) -> LaneMemory:
     try:
         shape = read_shape(base_folder(bases, model.base.training))
     except (SettingsError, RunFailed) as error:
-        return LaneMemory(model.model, lane, config.quantisation, None, missing_reason=str(error))
+        return LaneMemory(model.model, lane, declared.quantisation, None, missing_reason=str(error))
     if shape is None:
-        return LaneMemory(model.model, lane, config.quantisation, None)
+        return LaneMemory(model.model, lane, declared.quantisation, None)
+    config = effective_settings(declared, shape, device).config
     required_bytes = estimate_needs(
-        shape, config, precision, BatchTokens.largest((), config.batch_size, config.max_tokens)
+        shape,
+        config,
+        device.precision,
+        BatchTokens.largest((), config.batch_size, config.max_tokens),
     ).total
     matched = shape.matched(config.targets, config.layers)
     projections = [name for names in matched.values() for name in names]
     lengths = [(config.max_tokens, config.max_tokens // 2)] * config.batch_size
-    refusal = memory_refusal(shape, config, precision, lengths, memory)
+    refusal = memory_refusal(shape, config, device.precision, lengths, device.memory)
     return LaneMemory(
         model.model,
         lane,

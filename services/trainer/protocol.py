@@ -50,6 +50,12 @@ class EstimateMemory(FrozenModel):
     template: TemplateVariables = DEFAULT_VARIABLES
 
 
+class DescribeDevice(FrozenModel):
+    """Describe the device; loads nothing. Ends with `DeviceDescribed`."""
+
+    kind: Literal["describe"] = "describe"
+
+
 class CheckPrompts(FrozenModel):
     """Check which prompts the base's chat template accepts; loads only the tokenizer. Ends with
     `PromptsChecked`.
@@ -153,6 +159,15 @@ class MemoryEstimate(FrozenModel):
     limit: int
 
 
+class DeviceDescribed(FrozenModel):
+    """The training device, its best precision, and the maximum memory of a run in bytes."""
+
+    kind: Literal["described"] = "described"
+    device: str
+    precision: str
+    memory: int
+
+
 class PromptsChecked(FrozenModel):
     """Reasons of the prompts that cannot be rendered, and the prompts that a server would render
     otherwise, because they were adapted or contain strings of control tokens; by their index.
@@ -211,12 +226,13 @@ class NoWorker(FrozenModel):
     permanent: bool
 
 
-Request = Load | EstimateMemory | CheckPrompts | Train | Score | Generate
+Request = Load | EstimateMemory | DescribeDevice | CheckPrompts | Train | Score | Generate
 Reply = (
     Stepped
     | EvaluationProgress
     | Loaded
     | MemoryEstimate
+    | DeviceDescribed
     | PromptsChecked
     | Trained
     | Stopped

@@ -1,8 +1,8 @@
 """The trainer's folder on this machine's disk: the completed stages of each run, so that a restart
 resumes from there, and caches.
 
-    <work>/runs/<run_id>/plan.json           parent, quarantine and withdrawals; with the batch they
-                                             determine the training set
+    <work>/runs/<run_id>/plan.json           configuration, parent, quarantine and withdrawals; with
+                                             the batch they determine the training set
                          checkpoint-<step>/  state that the training process resumes from
                          adapter/            written by the training process
                          trained.json        written after it, with the digests of its files
@@ -14,12 +14,16 @@ Every write is atomic. Writes raise RunFailed if this machine's disk does not ac
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import ValidationError
 
 from services.trainer.errors import RunFailed
 from services.trainer.protocol import Trained
 from services.trainer.worker.resource_exhaustion import FREE_DISK_SPACE
+from shared.config.training import TrainingConfig
 from shared.errors import StorageUnavailable
 from shared.events import (
     Artefact,
@@ -40,6 +44,8 @@ M = TypeVar("M", bound=FrozenModel)
 
 Outcome = CheckpointSaved | TrainingRolledBack
 
+MAX_OUTCOMES = 50
+
 WRONG_BASE_ADVICE = (
     "put back the base that the champion was trained on (base.training in the model file, "
     "RATCHET_BASES), or roll the model back to its version 0, which is the base itself, and start "
@@ -49,7 +55,9 @@ WRONG_BASE_ADVICE = (
 
 class RunPlan(FrozenModel):
     """Decisions made before training. `parent` is the adapter to continue from, None for a fresh
-    one. `withdrawn` are feedback ids, read up to `withdrawn_through`.
+    one. `withdrawn` are feedback ids, read up to `withdrawn_through`. Without a `configuration` it
+    is a plan of a version that made no choices for the base and the device, and had no built-in
+    rehearsal.
     """
 
     parent_version: str
@@ -58,6 +66,7 @@ class RunPlan(FrozenModel):
     quarantined: tuple[str, ...]
     withdrawn: tuple[Id, ...] = ()
     withdrawn_through: Position | None = None
+    configuration: TrainingConfig | None = None
 
 
 class TrainedRun(FrozenModel):
@@ -99,6 +108,15 @@ class RunFolder:
 
     def plan(self) -> RunPlan | None:
         return _read(self._files, "plan.json", RunPlan)
+
+    def decided_configuration(self, declared: TrainingConfig) -> TrainingConfig | None:
+        """Return the configuration of the plan, None before there is one. An earlier version's
+        plan has none: its run keeps what `declared` meant then.
+        """
+        plan = _read(self._files, "plan.json", RunPlan)
+        if plan is None:
+            return None
+        return plan.configuration or declared.with_former_defaults()
 
     def trained(self) -> TrainedRun | None:
         """Return the trained run; None if it is not trained yet, or its adapter is incomplete."""
@@ -146,6 +164,23 @@ class WorkFolder:
 
     def run(self, run_id: str) -> RunFolder:
         return RunFolder(self._work / "runs" / run_id)
+
+    def newest_outcomes(self) -> Iterator[Outcome]:
+        """Yield the outcomes that this machine recorded, the newest first; an unreadable one is
+        skipped. At most the newest `MAX_OUTCOMES`.
+        """
+        paths = sorted(
+            (self._work / "runs").glob("*/outcome-*.json"),
+            key=lambda path: path.stat().st_mtime,
+            reverse=True,
+        )
+        for path in paths[:MAX_OUTCOMES]:
+            try:
+                recorded = RecordedOutcome.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError):
+                continue
+            if outcome := recorded.checkpoint or recorded.rollback:
+                yield outcome
 
     def cached_answers(self, key: str) -> CachedAnswers | None:
         return _read(self._files, f"references/{key}.json", CachedAnswers)

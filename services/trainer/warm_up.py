@@ -1,7 +1,7 @@
 """Preparation before the first batch: load the base and cache its answers and scores."""
 
 from services.trainer.bus_view.view import BusView
-from services.trainer.gate.base_answers import BASE, base_answers, rehearsal_samples
+from services.trainer.gate.base_answers import BASE, base_answers
 from services.trainer.gate.evaluation_suite import build_suite
 from services.trainer.protocol import EvaluationProgress, Stepped
 from services.trainer.run_folder import WorkFolder
@@ -55,10 +55,10 @@ async def warm_up(
 
     log.info("warming up: loading the base", base=session.base.name)
     await session.load()
-    prompts = [*models.regression_set(model), *models.rehearsal(model, lane)]
+    rehearsal = [prompt.messages for prompt in models.rehearsal(model, lane)]
     # This fills the cache for both sets below: one request takes hardly longer than one set.
     await base_answers(
-        [prompt.messages for prompt in prompts],
+        [*(prompt.messages for prompt in models.regression_set(model)), *rehearsal],
         session,
         work,
         max_tokens,
@@ -66,9 +66,7 @@ async def warm_up(
     )
     regression_answers = counted("regression answers")
     suite = await build_suite(models, model, (), (), max_tokens, session, work, regression_answers)
-    await rehearsal_samples(
-        models, model, lane, max_tokens, session, work, counted("rehearsal answers")
-    )
+    await base_answers(rehearsal, session, work, max_tokens, counted("rehearsal answers"))
     await session.score(BASE, suite.regression, max_tokens, counted("regression scores"))
     await view.refresh()
     champion = view.champion(model)

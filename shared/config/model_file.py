@@ -63,7 +63,8 @@ class LaneSettings(FrozenModel):
         str | None,
         Field(
             description="JSON Lines of {messages}; every run also trains on the base's own answers "
-            "to them, against forgetting"
+            "to them, against forgetting. Default: 24 general prompts that come with Ratchet, "
+            "except prompts of the model's evaluation sets; `none` turns it off"
         ),
     ] = None
     window: Annotated[
@@ -186,10 +187,13 @@ class ModelFile(FrozenModel):
     def digest(self) -> Digest:
         """Digest of the content; every event that this file decided carries it.
 
-        Stored events contain digests, so the digested text keeps the old names of renamed keys, and
-        a later key with its default has no part in it.
+        Stored events contain digests, so the digested text keeps the old names of renamed keys and
+        the former defaults of hyperparameters, and a later key with its default has no part in it.
         """
         content = self.model_dump(mode="json", exclude={"thinking"})
+        for lane, settings in self.lanes.items():
+            former = settings.training.with_former_defaults()
+            content["lanes"][lane]["training"] = former.model_dump(mode="json")
         if self.thinking != "drop":
             content["thinking"] = self.thinking
         for section, renamed in RENAMED_KEYS.items():

@@ -72,9 +72,31 @@ class Models:
         """
         return _lines(self.folder, self.get(model).gate.golden, GoldenExample)
 
-    def rehearsal(self, model: str, lane: Lane) -> list[Prompt]:
-        """Read the rehearsal prompts of a lane; empty when it has none. Raises ModelFileError."""
-        return _lines(self.folder, self.get(model).lanes[lane].rehearsal, Prompt)
+    def rehearsal(self, model: str, lane: Lane, *, built_in: bool = True) -> list[Prompt]:
+        """Read the rehearsal prompts of a lane: those of its file; without one, with `built_in`,
+        the built-in prompts that no evaluation set of the model contains. Raises ModelFileError.
+        """
+        match self.get(model).lanes[lane].rehearsal:
+            case None if built_in:
+                evaluated = self._evaluated_texts(model)
+                return [prompt for prompt in built_in_rehearsal() if _text(prompt) not in evaluated]
+            case None | "none":
+                return []
+            case name:
+                return _lines(self.folder, name, Prompt)
+
+    def evaluated_rehearsal(self, model: str, lane: Lane) -> list[Prompt]:
+        """Return the rehearsal prompts of a lane, or of the built-in ones, that an evaluation set
+        of the model contains too. Raises ModelFileError.
+        """
+        file = self.get(model).lanes[lane].rehearsal
+        prompts = built_in_rehearsal() if file is None else self.rehearsal(model, lane)
+        evaluated = self._evaluated_texts(model)
+        return [prompt for prompt in prompts if _text(prompt) in evaluated]
+
+    def _evaluated_texts(self, model: str) -> set[str]:
+        sets = (self.golden(model), self.regression_set(model), self.regression_prompts(model))
+        return {_text(prompt) for prompts in sets for prompt in prompts}
 
     def regression_set(self, model: str) -> list[Prompt]:
         """Read the gate's regression set; empty without one. Raises ModelFileError."""
@@ -83,6 +105,11 @@ class Models:
     def regression_prompts(self, model: str) -> list[RegressionPrompt]:
         """Read the gate's regression prompts; empty when there are none. Raises ModelFileError."""
         return _lines(self.folder, self.get(model).gate.regression_prompts, RegressionPrompt)
+
+
+def built_in_rehearsal() -> list[Prompt]:
+    """Read the general prompts that a lane without a rehearsal file trains on as well."""
+    return _lines(Path(__file__).parent, "rehearsal.jsonl", Prompt)
 
 
 def declared_names(name: str, declared: Collection[str]) -> str:
@@ -173,6 +200,12 @@ def _lines(folder: Path, name: str | None, kind: type[V]) -> list[V]:
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
+
+
+def _text(prompt: GoldenExample | Prompt | RegressionPrompt) -> str:
+    """Return a prompt's last turn, for comparison: without differences of case and space."""
+    last = prompt.messages[-1].content if prompt.messages else ""
+    return " ".join(last.split()).casefold()
 
 
 def _line(path: Path, number: int, line: str, kind: type[V]) -> V:

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, get_args
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shared.config.unknown_keys import unknown_key_text
@@ -51,8 +58,17 @@ LANE_RANGES: Mapping[Lane, Mapping[str, Range]] = {
 }
 """Valid range of each number in a lane's configuration."""
 
+MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
 LANE_DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
-    "adaptive": {},
+    # The recipe of the demo, for 50 corrections on a small base.
+    "adaptive": {
+        "targets": (*ATTENTION_PROJECTIONS, *MLP_PROJECTIONS),
+        "epochs": 3,
+        "batch_size": 5,
+        "replay": 10,
+        "dpo_pairs": 1000,
+    },
     # A fresh lineage has learned nothing from the adaptive lane, hence the replay.
     "master": {
         "rank": 16,
@@ -66,9 +82,9 @@ LANE_DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
         "lineage": "fresh",
     },
 }
-"""Defaults of a lane that differ from those of `Configuration`.
-
-The defaults of `Configuration` suit 50 new examples with a replay of as many.
+"""Defaults of a lane that differ from those of `Configuration`, which stay as they are: an event
+that lacks a value was written when they applied. The trainer replaces some defaults by values that
+suit the base and the device.
 """
 
 
@@ -76,7 +92,8 @@ class TrainingConfig(Configuration):
     """A validated training configuration.
 
     Omitted values get the default of their lane; every number has to be in the range of its lane.
-    ValidationError names field, value, range and lane.
+    ValidationError names field, value, range and lane. `named` tells values that were given from
+    defaults.
     """
 
     targets: Annotated[tuple[str, ...], Field(min_length=1, description="adapted projections")] = (
@@ -86,20 +103,41 @@ class TrainingConfig(Configuration):
         int | None,
         Field(
             ge=1,
-            description="number of adapted decoder layers, from the last; default: all",
+            description="number of adapted decoder layers, from the last; null, the default of "
+            "the lane master: all",
         ),
     ] = None
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_the_lane(cls, values: Any) -> Any:
+    def _defaults_of_the_lane(
+        cls, values: Any, handler: ModelWrapValidatorHandler["TrainingConfig"]
+    ) -> "TrainingConfig":
         if not isinstance(values, Mapping):
-            return values
+            return handler(values)
         lane = values.get("lane", "adaptive")
         filled = {**LANE_DEFAULTS[lane], **values} if lane in get_args(Lane) else dict(values)
         if filled.get("quantisation") == "nf4":
             filled.setdefault("gradient_checkpointing", True)
-        return filled
+        config = handler(filled)
+        object.__setattr__(config, "__pydantic_fields_set__", set(values))
+        return config
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Names of the settings that were given, by a model file or a batch. The others have
+        defaults.
+        """
+        return frozenset(self.model_fields_set - {"lane"})
+
+    def with_former_defaults(self) -> "TrainingConfig":
+        """Return the configuration that versions without `LANE_DEFAULTS` of the adaptive lane made
+        of the same model file.
+        """
+        if self.lane != "adaptive":
+            return self
+        former = Configuration(gradient_checkpointing=self.gradient_checkpointing).model_dump()
+        return TrainingConfig.model_validate(former | self.model_dump(include=set(self.named)))
 
     def with_values(self, changes: Mapping[str, Any]) -> "TrainingConfig":
         """Return a copy with some values changed, validated like any configuration. The lane stays.
@@ -107,9 +145,9 @@ class TrainingConfig(Configuration):
         """
         if "lane" in changes:
             raise Misconfigured("lane: it is no hyperparameter")
-        values = self.model_dump() | dict(changes)
+        values = self.model_dump(include=self.model_fields_set) | dict(changes)
         if "quantisation" in changes and "gradient_checkpointing" not in changes:
-            del values["gradient_checkpointing"]
+            values.pop("gradient_checkpointing", None)
         try:
             return TrainingConfig.model_validate(values)
         except ValidationError as error:

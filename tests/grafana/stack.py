@@ -38,6 +38,7 @@ base: {{training: tiny, serving: tiny/model.gguf}}
 curation: {{batch_size: 24, held_out_share: 0.25, similarity: 1.0}}
 lanes:
   adaptive:
+    rehearsal: none
     training:
       {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10,
         learning_rate: 0.001, dpo_pairs: 1000}}

@@ -9,6 +9,7 @@ from ratchet.cli.doctor import (
     check_model_files,
     check_object_store,
     check_ollama,
+    check_rehearsal,
     check_serving_bases,
 )
 from ratchet.local_stack.ports import free_port
@@ -79,3 +80,17 @@ async def test_a_reachable_broker_is_ok(broker_at: str) -> None:
 def broker_at(request: pytest.FixtureRequest) -> str:
     """The session's broker."""
     return str(request.getfixturevalue("broker"))
+
+
+def test_rehearsed_prompts_that_are_evaluated_are_warned_of(tmp_path: Path) -> None:
+    prompt = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
+    (tmp_path / "set.jsonl").write_text(prompt)
+    lane = "gate: {regression_set: set.jsonl}\nlanes: {adaptive: {rehearsal: own.jsonl}}\n"
+    (tmp_path / "own.jsonl").write_text(prompt.replace("Who are you", "Where are you"))
+    assert check_rehearsal(load_models(write(tmp_path, MODEL + lane))) == []
+    (tmp_path / "own.jsonl").write_text(prompt)
+    (warning,) = check_rehearsal(load_models(write(tmp_path, MODEL + lane)))
+    assert (warning.name, warning.state) == ("m/adaptive/rehearsal", "warning")
+    assert "own.jsonl and the evaluation sets share 1 prompts: Who are you?" in warning.found
+    built_in = MODEL + "gate: {regression_set: set.jsonl}\n"
+    assert check_rehearsal(load_models(write(tmp_path, built_in))) == []

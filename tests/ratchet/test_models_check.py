@@ -106,3 +106,17 @@ def test_an_unknown_model_is_answered_with_a_similar_one(tmp_path: Path) -> None
     assert declared.require("m") is declared.files["m"]
     with pytest.raises(Misconfigured, match="'suport'; declared: m, support; did you mean support"):
         declared.require("suport")
+
+
+def test_effective_settings_are_shown_with_reasons(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(MODEL + "lanes: {adaptive: {training: {rank: 4}}}\n")
+    arguments = ["models", "check", "--folder", str(tmp_path), "--bases", str(tmp_path / "none")]
+    output = " ".join(CliRunner().invoke(app, arguments).output.split())
+    assert "m/adaptive: effective settings on" in output
+    assert "rehearsal: 24 built-in prompts" in output
+    assert "time of a run: no estimate: it needs the files of the base" in output
+    (model,) = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    settings = {row["name"]: row for row in model["lanes"][0]["settings"]}
+    assert settings["rank"] == {"name": "rank", "value": 4, "reason": "set in the model file"}
+    assert settings["epochs"]["value"] == 3
+    assert "three passes" in settings["epochs"]["reason"]

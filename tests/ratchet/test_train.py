@@ -29,6 +29,7 @@ curation: {{smallest_batch: 3}}
 lanes:
   adaptive: {{}}
   master:
+    rehearsal: none
     training: {{batch_size: 8, epochs: 1, replay: 4, rank: 16, precision: fp32}}
 """
 

@@ -45,6 +45,7 @@ MODEL_FILE = """model: {model}
 base: {{training: tiny, serving: tiny/model.gguf}}
 lanes:
   adaptive:
+    rehearsal: none
     training:
       {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10,
        learning_rate: 0.001}}

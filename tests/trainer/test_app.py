@@ -18,6 +18,8 @@ from services.trainer.gate.promotion_level import PastGate, promotion_level
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
     CheckPrompts,
+    DescribeDevice,
+    DeviceDescribed,
     EstimateMemory,
     Generate,
     Generated,
@@ -38,7 +40,7 @@ from services.trainer.worker.client import OnProgress, TrainingProcess, ignore_p
 from shared.clock import SystemClock
 from shared.config.gate import GateSettings
 from shared.config.model_file import BasePaths as DeclaredBase
-from shared.config.model_file import ModelFile
+from shared.config.model_file import LaneSettings, ModelFile
 from shared.config.models import Models
 from shared.config.training_window import TrainingWindow
 from shared.errors import Misconfigured, PartitionLost, StorageUnavailable, UnknownModel
@@ -101,7 +103,9 @@ class QuickChild(TrainingProcess):
     async def request(
         self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
     ) -> R:
-        if self.errors_to_raise and not isinstance(request, Load | EstimateMemory | CheckPrompts):
+        if self.errors_to_raise and not isinstance(
+            request, Load | EstimateMemory | CheckPrompts | DescribeDevice
+        ):
             raise self.errors_to_raise.pop(0)
         if self.dies_at is not None and isinstance(request, self.dies_at):
             raise RuntimeError("power")
@@ -127,6 +131,8 @@ class QuickChild(TrainingProcess):
                 return Loaded()
             case EstimateMemory():
                 return MemoryEstimate(needed=1, limit=2)
+            case DescribeDevice():
+                return DeviceDescribed(device="cpu", precision="fp32", memory=2)
             case CheckPrompts():
                 return self._check(request)
             case Train():
@@ -200,7 +206,9 @@ class World:
 
     def trainer(self, model: ModelFile | None = None) -> Trainer:
         model = model or ModelFile(
-            model="m", base=DeclaredBase(training="base", serving="base/model.gguf")
+            model="m",
+            base=DeclaredBase(training="base", serving="base/model.gguf"),
+            lanes={"adaptive": LaneSettings(rehearsal="none")},
         )
         return Trainer(
             models=Models({"m": model}, self.folder),
@@ -292,9 +300,9 @@ class World:
         ]
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
+async def started_world(folder: Path) -> World:
+    """Return a world whose champion is the base."""
+    world = World(folder)
     await world.publish(
         VersionRegistered(
             event_id="0",
@@ -307,6 +315,11 @@ async def world(tmp_path: Path) -> World:
         )
     )
     return world
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    return await started_world(tmp_path)
 
 
 def record_of(batch: BatchReady) -> Record:
@@ -351,6 +364,7 @@ def with_golden(world: World) -> ModelFile:
     return ModelFile(
         model="m",
         base=DeclaredBase(training="base", serving="base/model.gguf"),
+        lanes={"adaptive": LaneSettings(rehearsal="none")},
         gate=GateSettings(golden="golden.jsonl"),
     )
 
@@ -594,7 +608,7 @@ async def test_run_fails_if_the_training_process_dies_twice(
         record_of(write_batch(world.store, "m", 1, tickets(0, 10), [])), is_owner
     )
     assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
-    assert "batch_size 5 (now 10" in world.rollbacks[1].advice
+    assert "batch_size 2 (now 5" in world.rollbacks[1].advice
 
 
 async def test_untrainable_batches_fail_with_advice(world: World) -> None:

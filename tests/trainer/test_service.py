@@ -42,6 +42,7 @@ MODEL_FILE = f"""model: {MODEL}
 base: {{training: smollm2-135m-instruct, serving: smollm2-135m-instruct/model.gguf}}
 lanes:
   adaptive:
+    rehearsal: none
     training: {{batch_size: 8, epochs: 2, replay: 2, learning_rate: 0.003}}
 gate:
   {{golden: golden.jsonl, regression_prompts: regression_prompts.jsonl,

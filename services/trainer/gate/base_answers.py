@@ -9,8 +9,6 @@ from services.trainer.protocol import Messages
 from services.trainer.run_folder import CachedAnswers, WorkFolder
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
-from shared.config.models import Models
-from shared.events.hyperparameters import Lane
 from shared.identity import identity
 
 BASE = EvaluatedModel("base", None)
@@ -57,19 +55,3 @@ async def base_answers(
         for messages, answer in zip(prompts, cached.answers, strict=True)
         if answer
     ]
-
-
-async def rehearsal_samples(
-    models: Models,
-    model: str,
-    lane: Lane,
-    max_tokens: int,
-    session: ModelSession,
-    work: WorkFolder,
-    on_progress: OnProgress,
-) -> list[Sample]:
-    """Return the examples that every run of a lane learns besides its batch, so that the candidate
-    keeps the base's abilities. Raises RunFailed.
-    """
-    prompts = [prompt.messages for prompt in models.rehearsal(model, lane)]
-    return await base_answers(prompts, session, work, max_tokens, on_progress)

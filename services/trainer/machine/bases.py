@@ -49,12 +49,12 @@ def locate_base(bases: Path, training: str) -> LocalBase:
     return LocalBase(folder, training, digest, _licence(folder))
 
 
-def base_folder(bases: Path, training: str) -> Path:
+def base_folder(bases: Path, training: str, *, local_only: bool = False) -> Path:
     """Return the folder of a base: the one of that name below `bases`, else the hub's `owner/name`
     or `owner/name@revision`.
 
     Downloads stay in the hub's cache on this machine and are loaded from there when the network is
-    unavailable. Raises SettingsError if neither has the base.
+    unavailable, or always with `local_only`. Raises SettingsError if neither has the base.
     """
     folder = (bases / training).resolve()
     if folder.is_dir():
@@ -69,7 +69,12 @@ def base_folder(bases: Path, training: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=HUB_PATTERNS)
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=HUB_PATTERNS,
+                local_files_only=local_only,
+            )
         ).resolve()
     except LocalEntryNotFoundError as error:
         raise SettingsError(

@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from services.trainer.machine.memory import UNLIMITED
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PROBE_SIZE, _PROBE_SECONDS, _PROBE_REPEATS = 1024, 0.5, 50
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -24,6 +28,19 @@ def best_precision(device: str) -> str:
     capabilities = torch.cpu.get_capabilities()
     has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return "bf16" if has_bf16 else "fp32"
+
+
+def matrix_rate(device: str, precision: str) -> float:
+    """Measure the rate of a large matrix product in operations per second, within a second."""
+    factor = torch.ones(_PROBE_SIZE, _PROBE_SIZE, dtype=_DTYPES[precision], device=device)
+    best, started = float("inf"), perf_counter()
+    for _ in range(_PROBE_REPEATS):
+        begun = perf_counter()
+        float((factor @ factor)[0, 0])  # reading a value waits for the device
+        best = min(best, perf_counter() - begun)
+        if perf_counter() - started > _PROBE_SECONDS:
+            break
+    return 2 * _PROBE_SIZE**3 / best
 
 
 def training_memory(device: str, setting: int | None) -> int:

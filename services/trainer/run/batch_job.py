@@ -1,13 +1,17 @@
 """One announced batch with everything that its handling needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import LocalBase
+from services.trainer.machine.effective_settings import effective_settings
 from services.trainer.run.handoff import RunHandoff
 from services.trainer.run.outcome import RunFacts
 from services.trainer.run.supervision import OwnershipCheck
 from services.trainer.run_folder import RunFolder
+from services.trainer.training.base_shape import read_shape
+from services.trainer.worker.model_session import ModelSession
 from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
 from shared.errors import ContractViolation, Misconfigured
@@ -24,8 +28,8 @@ def run_id_of(batch: BatchReady) -> str:
 
 def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
     """Return the facts of a batch's run. Its configuration is that of its lane, or the default one
-    if the model file lacks the lane, with the batch's own hyperparameters. Raises ContractViolation
-    if one of these is invalid.
+    if the model file lacks the lane, with the batch's own hyperparameters; `settled` completes it.
+    Raises ContractViolation if one of these is invalid.
     """
     lane = model.lanes.get(batch.lane)
     configuration = lane.training if lane else TrainingConfig(lane=batch.lane)
@@ -35,6 +39,20 @@ def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
         except Misconfigured as error:
             raise ContractViolation(str(error), "hyperparameters") from error
     return RunFacts(run_id_of(batch), batch, model, configuration, base)
+
+
+async def settled(facts: RunFacts, folder: RunFolder, session: ModelSession) -> RunFacts:
+    """Return the facts with the configuration that the run keeps: as an earlier attempt decided
+    it, else the effective settings for the base and the device.
+    """
+    declared = facts.configuration
+    if (decided := folder.decided_configuration(declared)) is not None:
+        return replace(facts, configuration=decided)
+    try:
+        shape, device = read_shape(facts.base.folder), await session.describe_device()
+    except RunFailed:
+        return facts  # the steps of the run meet the same failure, and report it
+    return replace(facts, configuration=effective_settings(declared, shape, device).config)
 
 
 @dataclass(frozen=True)

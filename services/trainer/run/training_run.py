@@ -10,7 +10,7 @@ from services.trainer.bus_view.view import EvaluationInputs
 from services.trainer.data.objective_data import ObjectiveData, assign_objectives
 from services.trainer.data.training_set import TrainingSet, read_batches, select_examples
 from services.trainer.errors import RunFailed, RunInterrupted
-from services.trainer.gate.base_answers import BASE, rehearsal_samples
+from services.trainer.gate.base_answers import BASE, base_answers
 from services.trainer.gate.budget import with_budget
 from services.trainer.gate.decision import decide
 from services.trainer.gate.evaluation_suite import EvaluationSuite, build_suite
@@ -144,6 +144,7 @@ class TrainingRun:
             quarantined=tuple(sorted(inputs.quarantined)),
             withdrawn=tuple(sorted(inputs.withdrawn.feedback_ids)),
             withdrawn_through=inputs.withdrawn.through,
+            configuration=self.job.facts.configuration,
         )
 
     def _choose_data(self, plan: RunPlan) -> TrainingSet:
@@ -195,7 +196,7 @@ class TrainingRun:
         await self.session.estimate_memory(examples, configuration)
         await self.session.load()
         parent = self._fetch_adapter(plan.parent)
-        data = await self._training_data(training_set)
+        data = await self._training_data(plan, training_set)
         await self.progress.enter_phase("training")
         await reach("trainer.planned")
         trained = await self.session.train(
@@ -212,15 +213,16 @@ class TrainingRun:
         await reach("trainer.trained")
         return run
 
-    async def _training_data(self, training_set: TrainingSet) -> ObjectiveData:
+    async def _training_data(self, plan: RunPlan, training_set: TrainingSet) -> ObjectiveData:
         facts = self.job.facts
-        rehearsed = await rehearsal_samples(
-            self.models,
-            facts.batch.model,
-            facts.batch.lane,
-            facts.configuration.max_tokens,
+        prompts = self.models.rehearsal(
+            facts.batch.model, facts.batch.lane, built_in=plan.configuration is not None
+        )
+        rehearsed = await base_answers(
+            [prompt.messages for prompt in prompts],
             self.session,
             self.work,
+            facts.configuration.max_tokens,
             self.progress.on_progress,
         )
         data = assign_objectives(training_set, rehearsed, facts.configuration)

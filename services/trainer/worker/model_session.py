@@ -9,8 +9,11 @@ from services.trainer.data.objective_data import ObjectiveData
 from services.trainer.data.training_set import Sample
 from services.trainer.errors import RunFailed, TrainingProcessEnded
 from services.trainer.machine.bases import LocalBase
+from services.trainer.machine.effective_settings import Device
 from services.trainer.protocol import (
     CheckPrompts,
+    DescribeDevice,
+    DeviceDescribed,
     EstimateMemory,
     Generate,
     Generated,
@@ -82,6 +85,11 @@ class ModelSession:
     async def load(self) -> None:
         """Load the base into memory."""
         await self._request(self._load, Loaded)
+
+    async def describe_device(self) -> Device:
+        """Describe the device that trains."""
+        reply = await self._request(DescribeDevice(), DeviceDescribed)
+        return Device(reply.device, reply.precision, reply.memory)
 
     async def estimate_memory(
         self, samples: Sequence[Sample], configuration: TrainingConfig
@@ -211,7 +219,7 @@ class ModelSession:
         has_died = False
         while True:
             try:
-                if not isinstance(request, EstimateMemory | CheckPrompts):
+                if not isinstance(request, EstimateMemory | DescribeDevice | CheckPrompts):
                     await self._process.request(self._load, Loaded)
                 return await self._process.request(request, expected, on_progress)
             except TrainingProcessEnded as error:

@@ -25,6 +25,8 @@ from services.trainer.machine.memory import BatchTokens, estimate_needs
 from services.trainer.machine.memory_fit import memory_refusal
 from services.trainer.protocol import (
     CheckPrompts,
+    DescribeDevice,
+    DeviceDescribed,
     EstimateMemory,
     EvaluationProgress,
     Generate,
@@ -101,6 +103,8 @@ class RequestHandler:
                 return self._load(request)
             case EstimateMemory():
                 return self._estimate_memory(request)
+            case DescribeDevice():
+                return self._describe_device()
             case CheckPrompts():
                 return self._check_prompts(request)
             case Train():
@@ -139,6 +143,14 @@ class RequestHandler:
         return MemoryEstimate(
             needed=self._required_bytes(request.base, request.configuration, lengths),
             limit=training_memory(local_device(), self._memory_limit),
+        )
+
+    def _describe_device(self) -> Reply:
+        device = local_device()
+        return DeviceDescribed(
+            device=device,
+            precision=best_precision(device),
+            memory=training_memory(device, self._memory_limit),
         )
 
     def _check_prompts(self, request: CheckPrompts) -> Reply:

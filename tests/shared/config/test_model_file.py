@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.config.model_file import ModelFile
-from shared.config.models import load_model, load_models
+from shared.config.models import Models, built_in_rehearsal, load_model, load_models
 from shared.config.renamed_keys import RENAMED_KEYS
 from shared.errors import ModelFileError, UnknownModel
 
@@ -239,4 +239,65 @@ def test_promoting_measures_need_minimum_examples_answers(tmp_path: Path) -> Non
         load_model(write(tmp_path, promoting.replace("answered: 11", "answered: 12")))
         .gate.deciding["exact_match"]
         .promotes
+    )
+
+
+QUESTION = '{"messages": [{"role": "user", "content": "%s"}]}'
+GATE = (
+    "gate: {golden: golden.jsonl, regression_set: set.jsonl, regression_prompts: prompts.jsonl}\n"
+)
+
+
+def with_evaluation_sets(folder: Path, lanes: str = "") -> Models:
+    """Three built-in prompts are evaluated: one has a system message, one another spacing."""
+    (folder / "golden.jsonl").write_text(
+        '{"messages": [{"role": "system", "content": "Be brief."}, '
+        '{"role": "user", "content": "What is 3 plus 4?"}], "answer": "7"}\n'
+    )
+    (folder / "set.jsonl").write_text(QUESTION % "What  is the largest Planet? " + "\n")
+    (folder / "prompts.jsonl").write_text(QUESTION % "Where do penguins live?" + "\n")
+    write(folder, GOOD.split("lanes")[0] + GATE + lanes)
+    return load_models(folder)
+
+
+def test_built_in_rehearsal_leaves_out_evaluated_prompts(tmp_path: Path) -> None:
+    models = with_evaluation_sets(tmp_path)
+    rehearsed = {prompt.messages[0].content for prompt in models.rehearsal("support", "adaptive")}
+    built_in = {prompt.messages[0].content for prompt in built_in_rehearsal()}
+    evaluated = {
+        "What is 3 plus 4?",
+        "What is the largest planet?",
+        "Where do penguins live?",
+    }
+    assert len(built_in) == 24
+    assert rehearsed == built_in - evaluated
+    assert len(models.evaluated_rehearsal("support", "adaptive")) == 3
+    assert models.rehearsal("support", "adaptive", built_in=False) == []
+
+
+def test_rehearsal_is_turned_off_by_none(tmp_path: Path) -> None:
+    models = with_evaluation_sets(tmp_path, "lanes: {adaptive: {rehearsal: none}}\n")
+    assert models.rehearsal("support", "adaptive") == []
+    assert models.evaluated_rehearsal("support", "adaptive") == []
+
+
+def test_a_rehearsal_file_is_used_whole(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text(
+        QUESTION % "Where do penguins live?" + "\n" + QUESTION % "Who are you?" + "\n"
+    )
+    models = with_evaluation_sets(tmp_path, "lanes: {adaptive: {rehearsal: own.jsonl}}\n")
+    assert len(models.rehearsal("support", "adaptive")) == 2
+    (shared,) = models.evaluated_rehearsal("support", "adaptive")
+    assert shared.messages[0].content == "Where do penguins live?"
+
+
+def test_digests_of_earlier_versions_stay_valid(tmp_path: Path) -> None:
+    """Computed with the version before defaults depended on base and device."""
+    path = write(tmp_path, GOOD.split("lanes")[0])
+    assert load_model(path).digest == (
+        "sha256:b222c5e3ea2ff631f2bf77fa52b0275dd0d0c7565e6b6583939f4c81ef664e64"
+    )
+    path = write(tmp_path, GOOD)
+    assert load_model(path).digest == (
+        "sha256:ebaacbcbcc37cbc0509c6410be9307acb4985f5d0caf9e10e6981b2b6d66a239"
     )

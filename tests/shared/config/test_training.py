@@ -135,3 +135,23 @@ def test_single_values_of_a_configuration_are_replaced() -> None:
 def test_a_wrong_value_is_refused_by_name(values: dict[str, object], problem: str) -> None:
     with pytest.raises(Misconfigured, match=re.escape(problem)):
         TrainingConfig(lane="master").with_values(values)
+
+
+def test_named_settings_are_those_that_were_given() -> None:
+    """Nulls and values equal to the default were given too."""
+    given_values = {"lane": "master", "rank": 16, "layers": None}
+    config = TrainingConfig.model_validate(given_values)
+    assert config.named == {"rank", "layers"}
+    assert config.with_values({"epochs": 2}).named == {"rank", "layers", "epochs"}
+    assert TrainingConfig().named == frozenset()
+    assert TrainingConfig(quantisation="nf4").named == {"quantisation"}
+
+
+def test_former_defaults_fill_what_was_not_named() -> None:
+    """What a run used that earlier versions have planned, and what their digests contain."""
+    former = TrainingConfig(rank=4, quantisation="nf4").with_former_defaults()
+    assert (former.rank, former.epochs, former.batch_size, former.replay) == (4, 2, 10, 50)
+    assert (former.dpo_pairs, former.layers, former.gradient_checkpointing) == (30, None, True)
+    assert former.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
+    master = TrainingConfig(lane="master")
+    assert master.with_former_defaults() == master

@@ -29,6 +29,7 @@ from services.trainer.training.base_shape import read_shape
 from services.trainer.worker.client import TrainingProcess
 from services.trainer.worker.model_session import ModelSession
 from shared.config.training import TrainingConfig
+from shared.events.hyperparameters import ATTENTION_PROJECTIONS
 from tests.support.tickets import DIGEST, tickets
 from tests.trainer.tiny import tiny_model
 
@@ -73,6 +74,7 @@ LARGE = ModelShape(
 """About a billion parameters."""
 
 LENGTHS = [(900, 300)] * 20
+ATTENTION = TrainingConfig(rank=4, alpha=8, targets=ATTENTION_PROJECTIONS)
 
 
 def test_each_part_matches_hand_calculation() -> None:
@@ -81,7 +83,7 @@ def test_each_part_matches_hand_calculation() -> None:
     (16), four of attention's 8 (64) and three of the 16 of the MLP (96): 256. Three answer tokens:
     100 logits each, twice in bf16 and once in fp32, and a gradient of 8.
     """
-    needs = estimate_needs(SHAPE, TrainingConfig(rank=4, alpha=8), "bf16", BatchTokens(10, 3))
+    needs = estimate_needs(SHAPE, ATTENTION, "bf16", BatchTokens(10, 3))
     assert (needs.eval_model, needs.train_model) == (4 * 1128, 2 * 1128)
     assert (needs.adapter, needs.gradients, needs.optimizer) == (4 * 224, 4 * 224, 8 * 224)
     assert needs.activations == 10 * 256
@@ -108,9 +110,7 @@ def test_dropout_keeps_copies_of_inputs_and_masks() -> None:
     2.
     """
     without, with_it = (
-        estimate_needs(
-            SHAPE, TrainingConfig(rank=4, alpha=8, dropout=share), "bf16", BatchTokens(10, 3)
-        )
+        estimate_needs(SHAPE, ATTENTION.with_values({"dropout": share}), "bf16", BatchTokens(10, 3))
         for share in (0.0, 0.1)
     )
     assert with_it.activations - without.activations == 10 * (4 * 8 * 3 - 2 * 8 * 2)
@@ -258,6 +258,7 @@ from services.trainer.training.base_model import load_base, trainable_adapter
 from services.trainer.training.recipe import train
 from services.trainer.data.tokenization import EncodedExample
 from shared.config.training import TrainingConfig
+from shared.events.hyperparameters import ATTENTION_PROJECTIONS
 
 def peak():
     # The peak of this program: that of getrusage is never below its parent's.

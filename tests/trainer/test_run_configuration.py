@@ -1,0 +1,83 @@
+"""Configuration of a run: chosen for base and device once, and kept however often it is resumed."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from services.trainer.protocol import Train
+from shared.config.model_file import ModelFile
+from shared.config.training import TrainingConfig
+from shared.messaging.bus import Record
+from tests.support.tickets import tickets, write_batch
+from tests.trainer.test_app import World, is_owner, record_of, started_world
+from tests.trainer.tiny import save_tiny
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    """The base has two layers of seven projections, and a thousand parameters."""
+    save_tiny(tmp_path)
+    return await started_world(tmp_path)
+
+
+def batch_of(world: World) -> Record:
+    return record_of(write_batch(world.store, "m", 0, tickets(0, 10), tickets(500, 12)))
+
+
+def file(**training: object) -> ModelFile:
+    base = {"training": "base", "serving": "base.gguf"}
+    lanes = {"lanes": {"adaptive": {"training": training}}} if training else {}
+    return ModelFile.model_validate({"model": "m", "base": base} | lanes)
+
+
+async def interrupt(world: World, record: Record, model: ModelFile) -> None:
+    """Let the power fail in the training of a run."""
+    world.child.dies_at = Train
+    with pytest.raises(RuntimeError, match="power"):
+        await world.trainer(model).handle(record, is_owner)
+    world.child.dies_at = None
+
+
+def plan_of(world: World) -> Path:
+    (plan,) = world.folder.glob("runs/*/plan.json")
+    return plan
+
+
+async def finish(world: World, record: Record, model: ModelFile) -> Train:
+    handling = asyncio.create_task(world.trainer(model).handle(record, is_owner))
+    await world.answer(1, "promoted", "v1")
+    await handling
+    (trained,) = world.child.trained
+    return trained
+
+
+async def test_a_run_uses_settings_for_its_base(world: World) -> None:
+    trained = await finish(world, batch_of(world), file())
+    config = trained.configuration
+    assert (config.layers, config.learning_rate, config.batch_size) == (None, 3e-3, 5)
+    assert world.checkpoints[0].configuration.model_dump() == config.model_dump()
+    assert world.checkpoints[0].metrics.examples_rehearsed == 24
+    assert json.loads(plan_of(world).read_text())["configuration"] == config.model_dump(mode="json")
+
+
+async def test_a_resumed_run_keeps_its_configuration(world: World) -> None:
+    record = batch_of(world)
+    await interrupt(world, record, file(epochs=7))
+    trained = await finish(world, record, file(epochs=2))
+    assert trained.configuration.epochs == 7
+    assert world.checkpoints[0].configuration.epochs == 7
+
+
+async def test_a_run_of_an_earlier_version_is_not_changed(world: World) -> None:
+    """Its plan has no configuration, and it had no built-in rehearsal."""
+    record, model = batch_of(world), file(rank=4)
+    await interrupt(world, record, model)
+    plan = json.loads(plan_of(world).read_text())
+    del plan["configuration"]
+    plan_of(world).write_text(json.dumps(plan))
+    trained = await finish(world, record, model)
+    former = TrainingConfig(rank=4).with_former_defaults()
+    assert trained.configuration == former
+    assert list(trained.examples) == tickets(0, 10)
