@@ -7,6 +7,7 @@
 - `bench_profile`: CPU time of these services, by part of the code
 - `bench_selection`: training data selection strategies, by the quality of the trained adapter
 - `bench_trainer`: training speed against TRL and transformers, and seconds from batch to outcome
+- `bench_defaults`: the default settings against the demo's tuned recipe, time and exact answers
 - `bench_gpu`: training speed and memory on a GPU, against TRL and transformers
 - `bench_gate`: error rates of the gate on candidates of known quality; writes docs/gate.md
 - `bench_registry`: rollback and switching times, and the live monitor
