@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from uuid import uuid4
 
+import httpx
 import uvicorn
 
 from services.registry.api import retention as retention_api
@@ -26,6 +27,8 @@ from services.registry.retention.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
 from services.registry.store.outbox import OutboxPublisher
+from services.registry.webhooks.endpoints import read_endpoints
+from services.registry.webhooks.sender import WebhookSender
 from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
@@ -85,7 +88,8 @@ async def run(settings: RegistrySettings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
 
-    async with open_targets(models, settings) as targets:
+    endpoints = read_endpoints(settings.webhooks_file, models.files)
+    async with open_targets(models, settings) as targets, httpx.AsyncClient() as webhook_client:
         store = CountedStore(FsspecStore(settings.object_store), metrics)
         merged_models = MergedModels(database, store, models, settings.bases, settings.merged)
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
@@ -93,6 +97,7 @@ async def run(settings: RegistrySettings) -> None:
         policy = DeployPolicy(settings.merged_kept, settings.slowdown)
         deployer = Deployer(database, targets, merged_models, policy, runtime, replica)
         pruner = Pruner(database, store, models, targets, merged_models, runtime, replica)
+        sender = WebhookSender(database, endpoints, webhook_client, runtime, replica)
         registry = Registry(database, models, deployer, runtime)
         application = api.build(registry, health, metrics.registry, tokens, settings.require_tokens)
         application.include_router(retention_api.routes(models, pruner))
@@ -120,6 +125,7 @@ async def run(settings: RegistrySettings) -> None:
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),
+                asyncio.create_task(sender.run()),
                 asyncio.create_task(export_lag(consumer, GROUP, TOPICS, ends(), metrics)),
                 asyncio.create_task(
                     export_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)

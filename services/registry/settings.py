@@ -78,6 +78,12 @@ class RegistrySettings(ServiceSettings):
         ),
     ] = SecretStr("")
     require_tokens: RequireTokens = False
+    webhooks_file: Annotated[
+        Path | None,
+        Field(
+            description="file with the receivers of webhooks, YAML or JSON; read once, at the start"
+        ),
+    ] = None
     tokens_file: Annotated[
         Path | None,
         Field(description="file with lines `<role> <token>`, reloaded when it changes"),

@@ -387,6 +387,14 @@ CATALOGUE: tuple[Metric, ...] = (
         "Adapters removed by the retention rule, of versions and of rejected candidates.",
     ),
     Metric(
+        "ratchet_registry_webhooks_total",
+        "counter",
+        "registry",
+        ("webhook", "result"),
+        "Webhook messages: delivered, failed attempts, abandoned after the last attempt, and gone "
+        "because the receiver declined them.",
+    ),
+    Metric(
         "ratchet_object_store_errors_total",
         "counter",
         "dataset, trainer, registry",

@@ -398,6 +398,35 @@ class OutboxRow(TableBase):
     published_at: Mapped[datetime | None]
 
 
+class WebhookPositionRow(TableBase):
+    """Number of the newest audit entry that has become deliveries of webhooks."""
+
+    __tablename__ = "webhook_positions"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Offset)
+
+
+class WebhookDeliveryRow(TableBase):
+    """The delivery of an audit entry to a webhook, with the result of its last attempt. `due_at` is
+    the time of the next attempt; `ended_at` is null until it is delivered or given up.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("endpoint", "number"),
+        Index("webhook_due", "endpoint", "ended_at", "due_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    endpoint: Mapped[str]
+    number: Mapped[int] = mapped_column(Offset)
+    attempts: Mapped[int]
+    due_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    result: Mapped[str]
+
+
 class DeploymentRow(TableBase):
     """A deployment of a version on a target and its result. `move` is the champion move that it
     carries out.
