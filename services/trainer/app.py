@@ -165,7 +165,9 @@ class Trainer:
         if await asyncio.to_thread(job.handoff.fetch):
             job.log.info("run state fetched from the object store")
         session = self._session(job.facts.model, job.facts.configuration)
-        facts = await settled(job.facts, job.folder, session)
+        adapter = inputs.champion.adapter
+        parent = self._view.configuration_of(adapter) if adapter else None
+        facts = await settled(job.facts, job.folder, session, parent)
         job = replace(job, facts=facts)
         progress = ProgressReporter(
             facts.batch,

@@ -28,8 +28,8 @@ from shared.config.models import Models, built_in_rehearsal, load_models
 from shared.config.settings import read_settings
 from shared.config.training import TrainingConfig
 from shared.errors import SettingsError
-from shared.events import Message
-from shared.events.hyperparameters import Lane
+from shared.events import CheckpointSaved, Message
+from shared.events.hyperparameters import Configuration, Lane
 from shared.lane_report import EffectiveSetting, Estimate, LaneReport
 from shared.service.exit_status import exit_status
 
@@ -84,7 +84,8 @@ def _report(
     rate: float | None,
 ) -> LaneReport:
     shape, missing = _shape(bases, file)
-    effective = effective_settings(file.lanes[lane].training, shape, device)
+    parent = _newest_configuration(work, file)
+    effective = effective_settings(file.lanes[lane].training, shape, device, parent)
     config = effective.config
     return LaneReport(
         model=file.model,
@@ -164,6 +165,22 @@ def _size(models: Models, file: ModelFile, lane: Lane, config: TrainingConfig) -
 def _tokens(messages: Sequence[Message], answer: str) -> float:
     texts = [*(message.content for message in messages), answer]
     return sum(len(text) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS for text in texts)
+
+
+def _newest_configuration(work: WorkFolder, file: ModelFile) -> Configuration | None:
+    """Return the configuration of the newest promoted adapter that this machine trained, whose
+    shape the next run keeps.
+    """
+    outcomes = work.newest_outcomes()
+    return next(
+        (
+            outcome.configuration
+            for outcome in outcomes
+            if isinstance(outcome, CheckpointSaved)
+            and (outcome.model, outcome.base) == (file.model, file.base.training)
+        ),
+        None,
+    )
 
 
 def _earlier(work: WorkFolder, file: ModelFile, config: TrainingConfig) -> list[RunDuration]:

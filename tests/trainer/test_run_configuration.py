@@ -9,8 +9,9 @@ import pytest
 from services.trainer.protocol import Train
 from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
+from shared.events import VersionPromoted
 from shared.messaging.bus import Record
-from tests.support.tickets import tickets, write_batch
+from tests.support.tickets import NOW, tickets, write_batch
 from tests.trainer.test_app import World, is_owner, record_of, started_world
 from tests.trainer.tiny import save_tiny
 
@@ -81,3 +82,28 @@ async def test_a_run_of_an_earlier_version_is_not_changed(world: World) -> None:
     former = TrainingConfig(rank=4).with_former_defaults()
     assert trained.configuration == former
     assert list(trained.examples) == tickets(0, 10)
+
+
+async def test_a_continued_adapter_keeps_its_shape(world: World) -> None:
+    """The champion was trained with the defaults of an earlier version."""
+    shape = {"rank": 4, "targets": ["q_proj"], "layers": 1}
+    await finish(world, batch_of(world), file(**shape))
+    second = record_of(write_batch(world.store, "m", 1, tickets(20, 10), tickets(500, 12)))
+    promoted = VersionPromoted(
+        event_id="p",
+        occurred_at=NOW,
+        model="m",
+        version="v1",
+        adapter=world.checkpoints[0].adapter,
+        actor="gate",
+        reason="better",
+    )
+    await world.publish(promoted)
+    world.child.gain = 0.0
+    await world.trainer(file(rank=8)).handle(second, is_owner)
+    config = world.child.trained[1].configuration
+    assert (config.rank, config.targets, config.layers) == (8, ("q_proj",), 1)
+    third = record_of(write_batch(world.store, "m", 2, tickets(40, 10), tickets(500, 12)))
+    await world.trainer(file(lineage="fresh")).handle(third, is_owner)
+    fresh = world.child.trained[2].configuration
+    assert (fresh.rank, len(fresh.targets), fresh.layers) == (8, 7, None)

@@ -14,6 +14,7 @@ from shared.events import (
     VersionRolledBack,
     VersionWithdrawn,
 )
+from shared.events.hyperparameters import Configuration
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ class RegistryState:
     def champion(self, model: str) -> Champion | None:
         """Return None until the registry has registered the model's first version."""
         return self._champions.get(model)
+
+    def configuration_of(self, adapter: Artefact) -> Configuration | None:
+        """Return the configuration of the run that made an adapter, None if it is not known."""
+        checkpoints = (
+            checkpoint for run in self._runs.values() for checkpoint in run.checkpoints.values()
+        )
+        return next((made.configuration for made in checkpoints if made.adapter == adapter), None)
 
     def quarantined_batches(self, model: str) -> Collection[str]:
         """Return the batches that are excluded from training and evaluation."""

@@ -13,6 +13,7 @@ from services.trainer.gate.budget import GateHistory
 from services.trainer.gate.reward_hacking import CandidateStep
 from shared.errors import ContractViolation, Misconfigured, Undecodable
 from shared.events import (
+    Artefact,
     CheckpointSaved,
     DeploymentFailed,
     Event,
@@ -24,6 +25,7 @@ from shared.events import (
     VersionRolledBack,
     VersionWithdrawn,
 )
+from shared.events.hyperparameters import Configuration
 from shared.kafka.topic_reader import TopicReader
 from shared.logs import Log
 from shared.messaging.bus import Record
@@ -92,6 +94,10 @@ class BusView:
     def run(self, run_id: str) -> PublishedRun:
         """Return the run's events. Each `refresh` adds to the same object."""
         return self._registry.run(run_id)
+
+    def configuration_of(self, adapter: Artefact) -> Configuration | None:
+        """Return the configuration of the run that made an adapter, None if it is not known."""
+        return self._registry.configuration_of(adapter)
 
     async def evaluation_inputs(self, model: str, run_id: str, log: Log) -> EvaluationInputs:
         """Return the inputs of an evaluation that begins now, as soon as the registry has

@@ -14,6 +14,7 @@ from services.trainer.machine.memory import (
     format_bytes,
 )
 from shared.config.training import TrainingConfig
+from shared.events.hyperparameters import Configuration
 
 
 class LearningRate(NamedTuple):
@@ -33,6 +34,10 @@ LEARNING_RATES = (
 LAYER_SHARE = 3
 """Of this many layers, the last one is adapted."""
 
+ADAPTER_SHAPE = ("rank", "alpha", "targets", "layers")
+"""Settings that a run cannot change in an adapter."""
+
+_CONTINUED = "as in the adapter that the run continues"
 IN_MODEL_FILE = "set in the model file"
 _REASONS: Mapping[str, str] = {
     "rank": "enough for the answers of one task",
@@ -81,14 +86,24 @@ class EffectiveSettings:
 
 
 def effective_settings(
-    declared: TrainingConfig, shape: ModelShape | None, device: Device | None
+    declared: TrainingConfig,
+    shape: ModelShape | None,
+    device: Device | None,
+    parent: Configuration | None = None,
 ) -> EffectiveSettings:
     """Choose the settings that `declared` leaves to Ratchet.
 
-    Settings that it names are kept. Without `shape`, a base of unknown dimensions, or without
-    `device`, what depends on it keeps the lane's default.
+    Settings that it names are kept. A run that continues an adapter keeps its shape: that of
+    `parent`, the configuration of the run that made it. Without `shape`, a base of unknown
+    dimensions, or without `device`, what depends on it keeps the lane's default.
     """
     chosen = dict(_fitted_to_base(declared, shape)) if shape else {}
+    if parent is not None and declared.lineage == "continue":
+        chosen |= {
+            name: _Chosen(getattr(parent, name), _CONTINUED)
+            for name in ADAPTER_SHAPE
+            if name not in declared.named
+        }
     config = _with_chosen(declared, chosen)
     if shape and device:
         in_memory = _fitted_to_memory(config, declared.named, shape, device)

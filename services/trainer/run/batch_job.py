@@ -16,6 +16,7 @@ from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
 from shared.errors import ContractViolation, Misconfigured
 from shared.events import BatchReady
+from shared.events.hyperparameters import Configuration
 from shared.identity import identity
 from shared.logs import Log
 from shared.observability.tracing import Span
@@ -41,9 +42,12 @@ def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
     return RunFacts(run_id_of(batch), batch, model, configuration, base)
 
 
-async def settled(facts: RunFacts, folder: RunFolder, session: ModelSession) -> RunFacts:
+async def settled(
+    facts: RunFacts, folder: RunFolder, session: ModelSession, parent: Configuration | None
+) -> RunFacts:
     """Return the facts with the configuration that the run keeps: as an earlier attempt decided
-    it, else the effective settings for the base and the device.
+    it, else the effective settings for the base, the device and the champion's adapter, which a run
+    with the configuration `parent` made.
     """
     declared = facts.configuration
     if (decided := folder.decided_configuration(declared)) is not None:
@@ -52,7 +56,8 @@ async def settled(facts: RunFacts, folder: RunFolder, session: ModelSession) -> 
         shape, device = read_shape(facts.base.folder), await session.describe_device()
     except RunFailed:
         return facts  # the steps of the run meet the same failure, and report it
-    return replace(facts, configuration=effective_settings(declared, shape, device).config)
+    effective = effective_settings(declared, shape, device, parent)
+    return replace(facts, configuration=effective.config)
 
 
 @dataclass(frozen=True)
