@@ -17,7 +17,10 @@ from shutil import rmtree
 from statistics import mean
 from time import perf_counter
 
+import torch
+
 from benchmarks.results import Result, report
+from ratchet import console
 from ratchet.demo.tickets import Ticket, make_ticket
 from services.trainer.data.tokenization import encode, encode_prompt
 from services.trainer.data.training_set import Sample
@@ -122,7 +125,10 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--tickets", type=int, default=100, help="unseen tickets that are answered")
+    parser.add_argument("--threads", type=int, default=0, help="cores for training; 0 is all")
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     rmtree(FOLDER, ignore_errors=True)
     models = load_models(Path("models"))
     base = load_base(str(BASES / models.get(MODEL).base.training), "auto")
@@ -134,6 +140,7 @@ def main() -> None:
         pair = (tuned, default) if number % 2 == 0 else (default, tuned)
         for each in pair:
             train_round(each, base, new, number)
+            console.print_status(f"round {number + 1}: {each.name} {each.seconds[-1]:.1f} s")
     unseen = [make_ticket("defaults-unseen", number) for number in range(arguments.tickets)]
     exact = {each.name: exact_share(each, base, unseen) for each in (tuned, default)}
     report(
