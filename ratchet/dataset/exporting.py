@@ -10,6 +10,7 @@ from shared.errors import CommandRefused, InvalidArtefact, Misconfigured, Storag
 from shared.events import Message
 from shared.storage.object_store import ObjectStore, canonical_json
 from shared.storage.snapshots import BatchManifest, Example, ExampleKind, read_examples
+from shared.version import install_command
 
 Format = Literal["jsonl", "chat", "parquet"]
 
@@ -93,7 +94,7 @@ def _parquet(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
         from pyarrow import parquet
     except ImportError as error:
         raise Misconfigured(
-            "Parquet needs pyarrow, which is not installed; run: pip install 'ratchet[export]'"
+            f"Parquet needs pyarrow, which is not installed; run {install_command('export')}"
         ) from error
     text = arrow.string()
     turn = arrow.struct([("role", text), ("content", text)])

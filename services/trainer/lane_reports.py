@@ -32,6 +32,7 @@ from shared.events import CheckpointSaved, Message
 from shared.events.hyperparameters import Configuration, Lane
 from shared.lane_report import EffectiveSetting, Estimate, LaneReport
 from shared.service.exit_status import exit_status
+from shared.version import install_command
 
 REPORTS = TypeAdapter(list[LaneReport])
 
@@ -105,7 +106,7 @@ def _report(
 
 def _describe(device: Device | None) -> str:
     if device is None:
-        return "unknown device: PyTorch is not installed; pip install 'ratchet[trainer]'"
+        return f"unknown device: PyTorch is not installed; run {install_command('trainer')}"
     memory = format_bytes(device.memory) if device.memory < UNLIMITED else "unknown memory"
     return f"{device.name}, {device.precision}, {memory}"
 

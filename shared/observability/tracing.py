@@ -22,6 +22,7 @@ from pydantic import AnyHttpUrl, Field, UrlConstraints
 
 from shared.errors import SettingsError
 from shared.messaging.codec import Headers
+from shared.version import install_command
 
 Endpoint = Annotated[AnyHttpUrl, UrlConstraints(allowed_schemes=["http", "https"])]
 TracesEndpoint = Annotated[
@@ -121,6 +122,6 @@ def create_tracing(service: str, traces: Endpoint | None) -> Tracing:
         from shared.observability.otlp import otlp_tracing
     except ImportError as error:
         raise SettingsError(
-            "RATCHET_TRACES needs the extra `traces`; run: pip install 'ratchet[traces]'"
+            f"RATCHET_TRACES needs the extra `traces`; run {install_command('traces')}"
         ) from error
     return otlp_tracing(service, str(traces))

@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.errors import Misconfigured
 from shared.redaction.pii_match import Finder, PiiKind, PiiMatch
+from shared.version import install_command
 
 _KINDS: dict[str, PiiKind] = {"PERSON": "person", "LOCATION": "place"}
 
@@ -21,8 +22,8 @@ def load_name_finder(pipeline: str, language: str) -> Finder:
     """
     if find_spec("presidio_analyzer") is None or find_spec("spacy") is None:
         raise Misconfigured(
-            "a model file sets `redaction: {names: true}`, which needs an extra; install it with: "
-            "pip install 'ratchet[presidio]'"
+            "a model file sets `redaction: {names: true}`, which needs the extra `presidio`; run "
+            f"{install_command('presidio')}"
         )
     import spacy.util
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry

@@ -127,6 +127,6 @@ def test_missing_pyarrow_names_the_extra(
     store: MemoryStore, manifest: BatchManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(Misconfigured, match=r"pip install 'ratchet\[export\]'"):
+    with pytest.raises(Misconfigured, match=r"pip install '\.\[export\]'"):
         export(store, manifest, tmp_path, EXAMPLE_KINDS, "parquet", force=False)
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from services.dataset.imports.records import (
 )
 from services.dataset.imports.text_lines import read_lines
 from shared.errors import CommandRefused, Misconfigured
+from shared.version import install_command
 
 _DELIMITERS = ",;\t"
 _PARQUET_ROWS = 64
@@ -63,7 +64,7 @@ def read_parquet(path: Path) -> Records:
         from pyarrow import parquet
     except ImportError as error:
         raise Misconfigured(
-            "Parquet needs an extra; install it with: pip install 'ratchet[export]'"
+            f"Parquet needs pyarrow, which is not installed; run {install_command('export')}"
         ) from error
     number = 0
     try:

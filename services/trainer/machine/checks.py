@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from services.trainer.machine.memory import UNLIMITED, format_bytes
 from shared.machine_check import Check, CheckState
+from shared.version import install_command
 
 SMALL_GPU = 12 * 2**30
 SCARCE_DISK, NO_DISK = 10 * 2**30, 2**30
-INSTALL = "pip install 'ratchet[trainer]'; not needed on machines that only send feedback"
+INSTALL = f"{install_command('trainer')}; not needed on machines that only send feedback"
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from typing import BinaryIO
 from services.trainer.protocol import NoWorker
 from services.trainer.worker.ray_worker import RayWorker, WorkerUnavailable
 from services.trainer.worker.resource_exhaustion import OUT_OF_MEMORY, WORKER_LOST
+from shared.version import install_command
 
 SHUTDOWN_SECONDS = 5
 """Time limit for releasing a worker; the relay does not wait for an unreachable cluster."""
 
 NOT_INSTALLED = (
-    "RATCHET_RAY_ADDRESS requires Ray, which is not installed; run: pip install 'ratchet[ray]'"
+    f"RATCHET_RAY_ADDRESS requires Ray, which is not installed; run {install_command('ray')}"
 )
 
 

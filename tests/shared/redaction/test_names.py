@@ -66,7 +66,7 @@ def test_without_the_extra_the_service_refuses_to_start(
     service.launch()
     assert service.process is not None
     assert service.process.wait(60) != 0
-    assert "pip install 'ratchet[presidio]'" in service.log
+    assert "pip install '.[presidio]'" in service.log
 
 
 @pytest.mark.skipif(not INSTALLED, reason="the extra `presidio` is not installed")

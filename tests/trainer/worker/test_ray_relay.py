@@ -203,7 +203,7 @@ def shutdown(): ...
 @pytest.mark.parametrize(
     ("module", "error", "message"),
     [
-        ("raise ModuleNotFoundError", Misconfigured, r"pip install 'ratchet\[ray\]'"),
+        ("raise ModuleNotFoundError", Misconfigured, r"pip install '\.\[ray\]'"),
         (UNREACHABLE, Unavailable, "the Ray cluster at auto cannot be reached: no answer"),
     ],
     ids=["not installed", "unreachable"],
