@@ -3,6 +3,7 @@
 import typer
 
 from ratchet.cli.audit import audit
+from ratchet.cli.export import export
 from ratchet.cli.feedback import feedback
 from ratchet.cli.forget import forgetting
 from ratchet.cli.models import models
@@ -29,6 +30,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(models, name="models")
 app.add_typer(feedback, name="feedback")
 app.add_typer(versions)
+app.add_typer(export)
 app.add_typer(dataset, name="dataset")
 app.add_typer(training)
 app.add_typer(master, name="master")
