@@ -244,6 +244,9 @@ def save_adapter(wrapped: Any, base: str, folder: Path) -> None:
     config = wrapped.peft_config["default"]
     config.base_model_name_or_path = base
     config.inference_mode = True
+    if not isinstance(config.target_modules, str):
+        # PEFT holds a set, whose order differs from process to process, and so would the digest.
+        config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))
     state = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}

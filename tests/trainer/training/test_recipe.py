@@ -1,5 +1,6 @@
 """Training of a tiny random model: value of the loss, and invariances of the result."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_same_seed_gives_identical_adapter(tmp_path: Path) -> None:
     assert (tmp_path / "one" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "two" / "adapter_model.safetensors"
     ).read_bytes()
+
+
+def test_configuration_of_an_adapter_is_in_a_fixed_order(tmp_path: Path) -> None:
+    """Else another process, with other hashes of texts, would write another digest."""
+    names = ("v_proj", "q_proj", "up_proj", "o_proj", "k_proj", "gate_proj", "down_proj")
+    run(CONFIG.model_copy(update={"targets": names, "epochs": 1}), tmp_path)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert written == sorted(names)
 
 
 def test_training_lowers_the_loss_and_leaves_the_base_unchanged(tmp_path: Path) -> None:
