@@ -134,7 +134,7 @@ def run_trials(seed: int) -> Trials:
     """Return all candidates of one customer."""
     customer = Customer(seed)
     with trainable_adapter(cached_base(), CONFIG, None) as model:
-        champion = _champion(seed, customer, model)
+        champion = train_champion(seed, customer, model)
         results = [*_null_candidates(champion), *_trained_candidates(champion)]
         candidates = [result for result in results if result is not None]
         return Trials(candidates, len(results) - len(candidates), _disturbed(champion))
@@ -146,18 +146,18 @@ def _disturbed(champion: TrainedChampion) -> Floats:
     for number in range(DISTURBED):
         champion.load_weights()
         _disturb(model, NOISES[number % len(NOISES)], champion.customer.random)
-        columns.append(_scores(model, champion.unseen) - champion.unseen_scores)
+        columns.append(score_examples(model, champion.unseen) - champion.unseen_scores)
     return np.stack(columns, axis=1)
 
 
-def _champion(number: int, customer: Customer, model: Any) -> TrainedChampion:
+def train_champion(number: int, customer: Customer, model: Any) -> TrainedChampion:
     letters, epochs = CHAMPIONS[number]
     learned, unseen = customer.corrections(CHAMPION_EXAMPLES, letters), customer.corrections(UNSEEN)
     _learn(
         model, [*learned, *customer.copies(REHEARSED)], CONFIG.model_copy(update={"epochs": epochs})
     )
     weights = {name: weight.detach().clone() for name, weight in _adapted(model)}
-    return TrainedChampion(customer, model, weights, learned, unseen, _scores(model, unseen))
+    return TrainedChampion(customer, model, weights, learned, unseen, score_examples(model, unseen))
 
 
 def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
@@ -227,16 +227,16 @@ def _evaluate(
         origin.held_out(customer, NEW_HELD_OUT),
     )
     champion.load_weights()
-    before = [_scores(model, samples) for samples in sets]
+    before = [score_examples(model, samples) for samples in sets]
     with model.disable_adapter():
-        before[2] = _scores(model, sets[2])
+        before[2] = score_examples(model, sets[2])
     try:
         train_candidate(model)
     except RunFailed:
         return None
     model.eval()
-    after = [_scores(model, samples) for samples in sets]
-    gains = _scores(model, champion.unseen) - champion.unseen_scores
+    after = [score_examples(model, samples) for samples in sets]
+    gains = score_examples(model, champion.unseen) - champion.unseen_scores
     held_out, golden, retention = (
         PairedScores(first.tolist(), second.tolist())
         for first, second in zip(before[:3], after[:3], strict=True)
@@ -265,5 +265,5 @@ def _champion_answers(champion: TrainedChampion, words: list[Word]) -> list[Word
     return greedy_answers(champion.model, words)
 
 
-def _scores(model: Any, examples: list[EncodedExample]) -> Floats:
+def score_examples(model: Any, examples: list[EncodedExample]) -> Floats:
     return np.asarray(score(model, examples, "cpu", lambda done: None))

@@ -6,6 +6,8 @@ resumes from there, and caches.
                          checkpoint-<step>/  state that the training process resumes from
                          adapter/            written by the training process
                          trained.json        written after it, with the digests of its files
+                         retry.json          orders a second attempt, and says why
+                         retry/              checkpoints, adapter and trained.json of that attempt
                          outcome-<n>.json    event of evaluation n, written before it is published
     <work>/adapters/<digest>/                champions' adapters, for the training process to read
     <work>/references/<digest>.json          the base's own answers to prompts
@@ -69,6 +71,12 @@ class RunPlan(FrozenModel):
     configuration: TrainingConfig | None = None
 
 
+class RetryPlan(FrozenModel):
+    """Order of a second attempt at a run, with its reason in plain text."""
+
+    reason: str
+
+
 class TrainedRun(FrozenModel):
     """A trained adapter, with its cost, its examples and its objectives."""
 
@@ -96,15 +104,22 @@ class CachedAnswers(FrozenModel):
 
 
 class RunFolder:
-    """The folder of one run. `path` holds its records and, while it trains, its checkpoints;
-    the training process writes the run's adapter into `adapter`.
-    """
+    """The folder of one run. `path` holds its records."""
 
     def __init__(self, path: Path) -> None:
         self.run_id = path.name
         self.path = path
-        self.adapter = path / "adapter"
         self._files = FsspecStore(str(path))
+
+    @property
+    def attempt(self) -> Path:
+        """Folder of the current attempt, for its checkpoints and its adapter."""
+        return self.path / "retry" if self.retry() else self.path
+
+    @property
+    def adapter(self) -> Path:
+        """Folder that the training process writes the current attempt's adapter into."""
+        return self.attempt / "adapter"
 
     def plan(self) -> RunPlan | None:
         return _read(self._files, "plan.json", RunPlan)
@@ -119,24 +134,32 @@ class RunFolder:
         return plan.configuration or declared.with_former_defaults()
 
     def trained(self) -> TrainedRun | None:
-        """Return the trained run; None if it is not trained yet, or its adapter is incomplete."""
-        run = _read(self._files, "trained.json", TrainedRun)
+        """Return the current attempt's trained run; None if it is not trained yet, or its adapter
+        is incomplete.
+        """
+        run = _read(self._files, self._trained_key, TrainedRun)
         if run is None or not self.adapter.is_dir():
             return None
         return run if self.adapter_digests() == run.files else None
+
+    def retry(self) -> RetryPlan | None:
+        """Return the order of a second attempt; None during the first one."""
+        return _read(self._files, "retry.json", RetryPlan)
 
     def outcome(self, evaluation: int) -> Outcome | None:
         recorded = _read(self._files, f"outcome-{evaluation}.json", RecordedOutcome)
         return (recorded.checkpoint or recorded.rollback) if recorded else None
 
-    def write(self, record: RunPlan | TrainedRun | Outcome) -> None:
-        """Record a completed stage."""
+    def write(self, record: RunPlan | RetryPlan | TrainedRun | Outcome) -> None:
+        """Record a completed stage. After a `RetryPlan`, records are of the second attempt."""
         stored: FrozenModel = record
         match record:
             case RunPlan():
                 name = "plan.json"
+            case RetryPlan():
+                name = "retry.json"
             case TrainedRun():
-                name = "trained.json"
+                name = self._trained_key
             case CheckpointSaved():
                 name = f"outcome-{record.evaluation}.json"
                 stored = RecordedOutcome(checkpoint=record)
@@ -151,8 +174,13 @@ class RunFolder:
 
     def discard_working_files(self) -> None:
         """Delete the adapter and the checkpoints of a run that has ended; its records remain."""
-        for folder in (self.adapter, *self.path.glob("*checkpoint-*")):
-            shutil.rmtree(folder, ignore_errors=True)
+        for attempt in (self.path, self.path / "retry"):
+            for folder in (attempt / "adapter", *attempt.glob("*checkpoint-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _trained_key(self) -> str:
+        return "retry/trained.json" if self.retry() else "trained.json"
 
 
 class WorkFolder:

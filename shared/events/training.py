@@ -261,6 +261,9 @@ class PromotionBudget(FrozenModel):
 class Verdict(FrozenModel):
     """Decision of the gate, the baseline version, and the numbers behind the decision. `alarm` is
     the reason for suspecting reward hacking.
+
+    A candidate that only forgot too much is trained once more at a gentler setting: `attempt` is
+    then 2. `quarantined` is null in verdicts of versions that quarantined every rejected batch.
     """
 
     decision: Annotated[Decision, Field(description="decision of the gate")]
@@ -284,6 +287,21 @@ class Verdict(FrozenModel):
     budget: Annotated[
         PromotionBudget | None, Field(description="error of promotion, and what was missing")
     ] = None
+    attempt: Annotated[
+        int, Field(ge=1, le=2, description="number of the batch's training, from 1")
+    ] = 1
+    retried_because: Annotated[
+        str | None, Field(description="reason for the second attempt, in plain text")
+    ] = None
+    quarantined: Annotated[
+        bool | None,
+        Field(description="true if its batch is no longer used for training and evaluation"),
+    ] = None
+
+    @property
+    def quarantines_batch(self) -> bool:
+        """True if the batch is no longer used for training and evaluation."""
+        return self.decision == "reject" and self.quarantined is not False
 
 
 class ProbeToken(FrozenModel):

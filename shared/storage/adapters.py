@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Digest, FrozenModel
+from shared.identity import digest_of
 from shared.storage.base_projections import layer_counts, read_tensor_shapes
 from shared.storage.keys import FileName
 from shared.storage.object_store import ObjectStore, canonical_json, get_verified
@@ -73,9 +74,20 @@ def write_adapter(
     Idempotent.
     """
     prefix = key_prefix.rstrip("/")
-    digests = {name: store.put(f"{prefix}/{name}", files[name]).digest for name in sorted(files)}
+    for name in sorted(files):
+        store.put(f"{prefix}/{name}", files[name])
+    return store.put(f"{prefix}/{MANIFEST}", _manifest(files, base_digest))
+
+
+def adapter_digest(files: Mapping[str, bytes], base_digest: Digest) -> Digest:
+    """Return the digest of the artefact that `write_adapter` returns for these files."""
+    return digest_of(_manifest(files, base_digest))
+
+
+def _manifest(files: Mapping[str, bytes], base_digest: Digest) -> bytes:
+    digests = {name: digest_of(files[name]) for name in sorted(files)}
     manifest = AdapterManifest(files=digests, base_digest=base_digest)
-    return store.put(f"{prefix}/{MANIFEST}", canonical_json(manifest.model_dump(mode="json")))
+    return canonical_json(manifest.model_dump(mode="json"))
 
 
 def read_adapter(store: ObjectStore, artefact: Artefact) -> Adapter:

@@ -82,7 +82,7 @@ R = TypeVar("R", bound=FrozenModel)
 class QuickChild(TrainingProcess):
     """Trains instantly: models with an adapter score `gain` more than the base. Raises the errors
     in `errors_to_raise`, in order. With `stops_at` it trains until it is interrupted, and saves the
-    checkpoint of that step.
+    checkpoint of that step. Adapters trained at a rate above `forgets_above` answer differently.
     """
 
     def __init__(self, gain: float) -> None:
@@ -97,6 +97,7 @@ class QuickChild(TrainingProcess):
         self.scored: list[Score] = []
         self.answered: list[Generate] = []
         self.answer = "a"
+        self.forgets_above = 1.0
         self.refused: set[Messages] = set()
         self.inexact: set[Messages] = set()
 
@@ -141,7 +142,8 @@ class QuickChild(TrainingProcess):
                     sorted(path.name for path in request.checkpoints.glob("checkpoint-*"))
                 )
                 request.out.mkdir(parents=True)
-                (request.out / "adapter_model.safetensors").write_bytes(b"weights")
+                rate = request.configuration.learning_rate
+                (request.out / "adapter_model.safetensors").write_text(str(rate))
                 return Trained(training_loss=0.1, steps=1, tokens=1, seconds=0.1)
             case Score():
                 self.scored.append(request)
@@ -153,8 +155,11 @@ class QuickChild(TrainingProcess):
                 )
             case Generate():
                 self.answered.append(request)
-                token = ProbeToken(text=self.answer, logprob=-0.1, lead=0.5)
-                answer = GreedyAnswer(text=self.answer, tokens=(token,))
+                weights = request.adapter and request.adapter / "adapter_model.safetensors"
+                has_forgotten = weights and float(weights.read_text()) > self.forgets_above
+                text = "forgotten" if has_forgotten else self.answer
+                token = ProbeToken(text=text, logprob=-0.1, lead=0.5)
+                answer = GreedyAnswer(text=text, tokens=(token,))
                 return Generated(
                     probes=(answer,) * len(request.probes), prompts=(answer,) * len(request.prompts)
                 )

@@ -3,6 +3,7 @@ batch is trained.
 """
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from services.trainer.data.training_set import Sample
+from services.trainer.run.second_attempt import RATE_FACTOR
 from shared.events import CheckpointSaved, TrainingRolledBack
 from shared.failpoints import FAILPOINTS, parse_failpoints
 from shared.messaging.topics import TRAINING_BATCHES
@@ -235,6 +237,50 @@ async def test_run_survives_kill_9_at_every_step(fleet: Fleet) -> None:
     outcome = await answering
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
+    assert fleet.unfinished_files() == []
+
+
+def declare_regression_set(fleet: Fleet) -> None:
+    """Give the fleet's model a regression set that any training fails."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"Tell me about {topic}."}]}
+        for topic in ("the sea", "bread", "snow", "trains")
+    ]
+    folder = fleet.folder / "models"
+    (folder / "general.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with (folder / f"{fleet.model}.yaml").open("a") as file:
+        file.write("gate: {regression_set: general.jsonl, regression_margin: 0.0001}\n")
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+async def test_second_attempt_survives_kill_9(fleet: Fleet) -> None:
+    """Each worker has its own disk. The first dies when it has trained, the second and third in the
+    second attempt: before its first step and after its first checkpoint, and the fourth when it has
+    recorded the outcome. An undisturbed run of the same examples has the same result.
+    """
+    declare_regression_set(fleet)
+    batch = await fleet.announce(fleet.batch(held_out=20))
+    answering = asyncio.create_task(fleet.wait_for_outcome(batch, 1100))
+    for crash in ("trained=kill", "planned=kill", "heard_step=kill@15", "recorded=kill"):
+        dying = await fleet.start(f"trainer.{crash}")
+        assert await dying.wait_for_exit(240) == -signal.SIGKILL
+    assert "training resumed from a checkpoint" in dying.log
+    last = await fleet.start()
+    outcome = await answering
+    undisturbed = await fleet.wait_for_outcome(await fleet.announce(fleet.batch(held_out=20)))
+    assert "retrying" in last.log
+    results = []
+    for event in (outcome, undisturbed):
+        assert isinstance(event, TrainingRolledBack)
+        assert event.verdict is not None
+        assert event.metrics is not None
+        assert (event.outcome, event.verdict.attempt) == ("rejected", 2)
+        assert not event.verdict.quarantines_batch
+        assert event.configuration.learning_rate == 0.001 * RATE_FACTOR
+        assert event.metrics.steps == STEPS
+        results.append((event.metrics.training_loss, event.verdict.comparisons[2]))
+    assert results[0] == results[1]
     assert fleet.unfinished_files() == []
 
 

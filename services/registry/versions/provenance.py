@@ -1,8 +1,8 @@
 """Assignment of withdrawn examples to the versions that may have used them. Pure.
 
 A version's run trained on its own batch or was evaluated with it. It may have replayed, or been
-evaluated with, any batch that was run before, unless that batch was rejected. It inherits what its
-parent learned, unless it started again from the base. Examples withdrawn before the run started
+evaluated with, any batch that was run before, unless that batch was quarantined. It inherits what
+its parent learned, unless it started again from the base. Examples withdrawn before the run started
 had no part in it. The examples that were really drawn from earlier batches are not recorded here,
 so a version counts as made with all examples that it may have used.
 """
@@ -28,7 +28,8 @@ class VersionOrigin:
 @dataclass(frozen=True, slots=True)
 class WithdrawnExample:
     """An example withdrawn at an offset of `dataset.withdrawals`. `run_started_at` is the start of
-    its batch's run, None for a batch that has not been run.
+    its batch's run, None for a batch that has not been run. `run_rejected` is true if the run's
+    rejection quarantined the batch.
     """
 
     feedback_id: str

@@ -81,7 +81,10 @@ def withdrawn_ids_by_version(session: Session, model: str) -> Mapping[str, froze
 
 def _withdrawn_example(example: WithdrawnExampleRow, run: RunRow | None) -> WithdrawnExample:
     started_at = run.started_at if run is not None else None
+    # Verdicts of earlier versions do not tell: they quarantined every rejected batch.
     rejected = run is not None and run.state == "rejected"
+    if run is not None and run.verdict and run.verdict.get("quarantined") is False:
+        rejected = False
     return WithdrawnExample(
         example.feedback_id, example.batch_id, example.offset, started_at, rejected
     )

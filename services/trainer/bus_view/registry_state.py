@@ -69,7 +69,9 @@ class RegistryState:
                 self._runs[event.run_id].checkpoints.setdefault(event.evaluation, event)
             case TrainingRolledBack():
                 self._runs[event.run_id].has_ended = True
-                if event.outcome == "rejected":
+                if event.outcome == "rejected" and (
+                    event.verdict is None or event.verdict.quarantines_batch
+                ):
                     self._quarantined[event.model].add(event.batch_id)
             case _:
                 pass

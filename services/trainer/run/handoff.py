@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services.trainer.run_folder import RunFolder, RunPlan, TrainedRun
+from services.trainer.run_folder import RetryPlan, RunFolder, RunPlan, TrainedRun
 from shared.errors import InvalidArtefact, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact, Count, FrozenModel
 from shared.logs import Log
@@ -27,24 +27,27 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class HandoffFolder(FrozenModel):
-    """A sub-folder of a run's folder, with all its files."""
+    """A sub-folder of an attempt's folder, with all its files."""
 
     name: FileName
     files: dict[FileName, Artefact]
 
 
 class HandoffState(FrozenModel):
-    """The state of a run after `step` steps; `trained` and its adapter are set after the last."""
+    """The state of a run after `step` steps of its current attempt; `trained` and its adapter are
+    set after the last. `retry` is set in the second attempt.
+    """
 
     plan: RunPlan
+    retry: RetryPlan | None = None
     step: Count = 0
     folder: HandoffFolder | None = None
     trained: TrainedRun | None = None
 
     @property
-    def progress(self) -> tuple[bool, int]:
+    def progress(self) -> tuple[bool, bool, int]:
         """Orders states of one run by progress."""
-        return self.trained is not None, self.step
+        return self.retry is not None, self.trained is not None, self.step
 
 
 class RunHandoff:
@@ -62,7 +65,7 @@ class RunHandoff:
         self._metrics = metrics
         self._prefix = f"unfinished/{folder.run_id}"
         self._key = f"{self._prefix}/handover.json"
-        self._uploaded = (False, 0)
+        self._uploaded = (False, False, 0)
 
     async def upload_newest(self) -> None:
         """Upload the newest state of the run for a next owner. An unavailable object store is
@@ -79,9 +82,9 @@ class RunHandoff:
         plan = self._folder.plan()
         if plan is None:
             return False
-        trained = self._folder.trained()
+        retry, trained = self._local_state()
         step, folder = (0, self._folder.adapter) if trained else self._newest_checkpoint()
-        progress = (trained is not None, step)
+        progress = (retry is not None, trained is not None, step)
         if folder is None or progress <= self._uploaded:
             return False
         previous = self._read()
@@ -98,6 +101,7 @@ class RunHandoff:
             }
             state = HandoffState(
                 plan=plan,
+                retry=retry,
                 step=step,
                 folder=HandoffFolder(name=folder.name, files=artefacts),
                 trained=trained,
@@ -111,15 +115,18 @@ class RunHandoff:
     def fetch(self) -> bool:
         """Download the state of the run if it is newer than the local one. Return True if it was.
 
-        A run trained here is never overwritten. Incomplete or altered state is skipped: its steps
-        are repeated.
+        An attempt trained here is never overwritten. Incomplete or altered state is skipped: its
+        steps are repeated.
         """
         state = self._read()
-        if state is None or self._folder.trained() is not None:
+        if state is None:
+            return False
+        retry, trained = self._local_state()
+        if trained is not None and (retry is not None or state.retry is None):
             return False
         self._folder.write(state.plan)
         local_step, _ = self._newest_checkpoint()
-        if state.folder is None or state.progress <= (False, local_step):
+        if state.folder is None or state.progress <= (retry is not None, False, local_step):
             return False
         try:
             files = {
@@ -129,7 +136,9 @@ class RunHandoff:
         except InvalidArtefact as error:
             self._log.warning("invalid hand-off checkpoint skipped", reason=str(error))
             return False
-        _write_atomically(self._folder.path / state.folder.name, files)
+        if state.retry is not None:
+            self._folder.write(state.retry)
+        _write_atomically(self._folder.attempt / state.folder.name, files)
         if state.trained is not None:
             self._folder.write(state.trained)
         return True
@@ -149,13 +158,16 @@ class RunHandoff:
             self._log.warning("unreadable hand-off skipped", reason=str(error))
             return None
 
+    def _local_state(self) -> tuple[RetryPlan | None, TrainedRun | None]:
+        return self._folder.retry(), self._folder.trained()
+
     def _newest_checkpoint(self) -> tuple[int, Path | None]:
         """Return its step and folder; 0 and None if there is none. A folder with the final name is
         complete.
         """
         checkpoints = {
             int(match[1]): path
-            for path in self._folder.path.glob("checkpoint-*")
+            for path in self._folder.attempt.glob("checkpoint-*")
             if (match := _CHECKPOINT.fullmatch(path.name))
         }
         step = max(checkpoints, default=0)

@@ -21,7 +21,11 @@ from shared.events import (
 )
 from shared.identity import identity
 
-_REJECTED_ADVICE = "the batch is quarantined; inspect its examples"
+_QUARANTINED_ADVICE = "the batch is quarantined; inspect its examples"
+_FORGOT_ADVICE = (
+    "the batch is not quarantined, and later runs replay its examples; if this happens often, add "
+    "prompts to the lane's rehearsal, or lower its learning_rate"
+)
 _INCONCLUSIVE_ADVICE = "no action needed; later runs replay the batch's examples"
 
 
@@ -98,11 +102,17 @@ def _blocked(result: EvaluatedCandidate) -> dict[str, Any]:
     return _lineage(result.plan) | {
         "outcome": "rejected" if rejected else "inconclusive",
         "reason": result.verdict.reasons[0],
-        "advice": _REJECTED_ADVICE if rejected else _INCONCLUSIVE_ADVICE,
+        "advice": _advice(result.verdict),
         "adapter": result.adapter,
         "metrics": result.metrics,
         "verdict": result.verdict,
     }
+
+
+def _advice(verdict: Verdict) -> str:
+    if verdict.quarantines_batch:
+        return _QUARANTINED_ADVICE
+    return _FORGOT_ADVICE if verdict.decision == "reject" else _INCONCLUSIVE_ADVICE
 
 
 def _failure(facts: RunFacts, result: FailedRun) -> dict[str, Any]:

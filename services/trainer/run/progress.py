@@ -53,7 +53,8 @@ class ProgressReporter:
         after_step: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`log` is bound to the run; `trace_headers` are added to each event's headers;
-        `after_step` is called after each training step is reported.
+        `after_step` is called after each training step is reported. `attempt` is the number of the
+        run's current attempt.
         """
         self._batch = batch
         self._run_id = run_id
@@ -64,6 +65,7 @@ class ProgressReporter:
         self._log = log
         self._trace_headers = trace_headers
         self._after_step = after_step
+        self.attempt = 1
         self._phase: Phase | None = None
         self._phase_started_at = self._published_at = self._clock.monotonic()
         self._step = 0
@@ -133,7 +135,7 @@ class ProgressReporter:
         assert self._phase is not None
         self._published_at = self._clock.monotonic()
         event = TrainingProgressed(
-            event_id=identity("TrainingProgressed", self._run_id, self._phase, step, total),
+            event_id=self._event_id(self._phase, step, total),
             occurred_at=self._clock.now(),
             model=self._batch.model,
             run_id=self._run_id,
@@ -151,6 +153,10 @@ class ProgressReporter:
             # Progress events are optional, so they do not fail a run. The outcome is different:
             # without it nothing is committed.
             self._log.warning("progress not published", run=self._run_id, reason=str(error))
+
+    def _event_id(self, phase: Phase, step: int, total: int) -> str:
+        attempt = () if self.attempt == 1 else (self.attempt,)
+        return identity("TrainingProgressed", self._run_id, phase, step, total, *attempt)
 
 
 def _rounded(value: int | float) -> int | float:

@@ -11,31 +11,26 @@ from services.trainer.data.objective_data import ObjectiveData, assign_objective
 from services.trainer.data.training_set import TrainingSet, read_batches, select_examples
 from services.trainer.errors import RunFailed, RunInterrupted
 from services.trainer.gate.base_answers import BASE, base_answers
-from services.trainer.gate.budget import with_budget
-from services.trainer.gate.decision import decide
 from services.trainer.gate.evaluation_suite import EvaluationSuite, build_suite
 from services.trainer.gate.evidence import GateEvidence
-from services.trainer.gate.reward_hacking import (
-    apply_alarm,
-    candidate_step,
-    detect_reward_hacking,
-)
+from services.trainer.gate.judgement import Judgement, Look, judge
 from services.trainer.protocol import Trained
 from services.trainer.run.batch_job import BatchJob
 from services.trainer.run.model_card import model_card
-from services.trainer.run.outcome import EvaluatedCandidate, FailedRun, outcome_event
+from services.trainer.run.outcome import EvaluatedCandidate, FailedRun, RunFacts, outcome_event
 from services.trainer.run.progress import ProgressReporter
+from services.trainer.run.second_attempt import facts_of_attempt, plan_retry
 from services.trainer.run_folder import Outcome, RunPlan, TrainedRun, WorkFolder
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models
 from shared.errors import InvalidArtefact
 from shared.events import Artefact, Digest, RunMetrics, Verdict
 from shared.failpoints import reach
-from shared.identity import identity
 from shared.service.runtime import Runtime
 from shared.storage.adapters import (
     MODEL_CARD,
     adapted_projections,
+    adapter_digest,
     adapter_files,
     adapter_folder,
     write_adapter,
@@ -68,7 +63,6 @@ class TrainingRun:
         of the checkpoint, if training was stopped on request; Unavailable if an external system
         does not respond.
         """
-        facts = self.job.facts
         result: EvaluatedCandidate | FailedRun
         try:
             with self.progress:
@@ -77,9 +71,12 @@ class TrainingRun:
             await self.job.handoff.upload_newest()
             raise
         except RunFailed as failure:
-            result = FailedRun(inputs.champion, failure.reason, failure.advice)
+            retry = self.job.folder.retry()
+            reason = f"{retry.reason}; then: {failure.reason}" if retry else failure.reason
+            result = FailedRun(inputs.champion, reason, failure.advice)
         except InvalidArtefact as error:
             result = FailedRun(inputs.champion, str(error), INVALID_FILES_ADVICE)
+        facts = self._facts
         outcome = outcome_event(facts, evaluation, result, self.runtime.clock.now())
         if isinstance(result, EvaluatedCandidate):
             card = model_card(outcome, facts.batch, facts.base.licence, result.adapted)
@@ -96,14 +93,16 @@ class TrainingRun:
         return outcome
 
     async def _run_steps(self, evaluation: int, inputs: EvaluationInputs) -> EvaluatedCandidate:
+        """Run the steps of the current attempt."""
         folder, progress, base = self.job.folder, self.progress, self.job.facts.base
+        progress.attempt = self._attempt
         await progress.enter_phase("loading")
         self._require_lane()
         plan = folder.plan()
         if plan is None:
             plan = self._new_plan(inputs)
             folder.write(plan)
-        run = folder.trained()
+        run, trained_adapter = folder.trained(), folder.adapter
         training_set = await self._leave_out_refused(self._choose_data(plan))
         # A candidate that cannot be compared with the champion need not be trained.
         self._fetch_adapter(inputs.champion.adapter)
@@ -111,22 +110,36 @@ class TrainingRun:
             run = await self._train(plan, training_set)
         else:
             await self.session.load()
-        files = adapter_files(folder.adapter)
-        adapter = write_adapter(self.store, self._adapter_prefix, files, base.digest)
-        adapted = adapted_projections(folder.adapter)
 
         await progress.enter_phase("evaluating")
         suite = await self._evaluation_suite(training_set)
         champion = self._champion(inputs)
-        candidate = EvaluatedModel(adapter.digest, folder.adapter)
+        candidate, files = self._candidate(trained_adapter)
         evidence, probes = await suite.run(self.session, champion, candidate, progress.on_progress)
         metrics = self._metrics(run, training_set, suite.skipped)
 
         await progress.enter_phase("deciding")
-        verdict = self._decide(
+        found = self._judge(
             evaluation, inputs, training_set.mean_reward, evidence, suite.golden_digest
         )
-        return EvaluatedCandidate(plan, adapter, metrics, verdict, probes, adapted)
+        if found.only_forgot and self._order_retry(found.verdict):
+            return await self._run_steps(evaluation, inputs)
+        # A first attempt that is retried is never uploaded: a paused worker could overwrite the
+        # second one with it.
+        adapter = write_adapter(self.store, self._adapter_prefix, files, base.digest)
+        adapted = adapted_projections(trained_adapter)
+        return EvaluatedCandidate(plan, adapter, metrics, found.verdict, probes, adapted)
+
+    def _order_retry(self, first: Verdict) -> bool:
+        """Record that the run makes a second attempt. Return False if it has made it already, or
+        if no gentler setting is left.
+        """
+        retry = plan_retry(self.job.facts, first)
+        if retry is None or self.job.folder.retry() is not None:
+            return False
+        self.job.folder.write(retry)
+        self.job.log.info("retrying", reason=retry.reason)
+        return True
 
     def _require_lane(self) -> None:
         lane = self.job.facts.batch.lane
@@ -191,7 +204,7 @@ class TrainingRun:
         return remaining
 
     async def _train(self, plan: RunPlan, training_set: TrainingSet) -> TrainedRun:
-        folder, configuration = self.job.folder, self.job.facts.configuration
+        folder, configuration = self.job.folder, self._facts.configuration
         examples = [*training_set.new, *training_set.replayed]
         await self.session.estimate_memory(examples, configuration)
         await self.session.load()
@@ -205,7 +218,7 @@ class TrainingRun:
             parent,
             folder.adapter,
             self.progress.on_progress,
-            folder.path,
+            folder.attempt,
         )
         run = self._trained_run(trained, training_set, data)
         folder.write(run)
@@ -264,22 +277,32 @@ class TrainingRun:
         adapter = inputs.champion.adapter
         return EvaluatedModel(adapter.digest, self._fetch_adapter(adapter)) if adapter else BASE
 
-    def _decide(
+    def _candidate(self, adapter: Path) -> tuple[EvaluatedModel, dict[str, bytes]]:
+        """Return the candidate, named by the digest that it will have in the object store, and its
+        files.
+        """
+        files = adapter_files(adapter)
+        return EvaluatedModel(adapter_digest(files, self.job.facts.base.digest), adapter), files
+
+    def _judge(
         self,
         evaluation: int,
         inputs: EvaluationInputs,
         reward: float | None,
         evidence: GateEvidence,
         golden: Digest | None,
-    ) -> Verdict:
-        gate, run_id = self.job.facts.model.gate, self.job.facts.run_id
-        level = inputs.gates.level(gate.confidence, evaluation)
-        seed = int(identity("gate", run_id, evaluation)[:8], 16)
-        verdict = decide(evidence, gate, inputs.champion.version, level, seed=seed)
-        rule, step = gate.reward_hacking, candidate_step(reward, verdict)
-        alarm = detect_reward_hacking([*inputs.history, step], rule) if step else None
-        verdict = apply_alarm(verdict, alarm, rule)
-        return with_budget(verdict, level, inputs.gates, gate, golden)
+    ) -> Judgement:
+        facts, retry = self.job.facts, self.job.folder.retry()
+        return judge(
+            evidence,
+            facts.model.gate,
+            inputs.champion.version,
+            Look(facts.run_id, evaluation, retry.reason if retry else None),
+            gates=inputs.gates,
+            history=inputs.history,
+            reward=reward,
+            golden=golden,
+        )
 
     def _metrics(self, run: TrainedRun, training_set: TrainingSet, skipped: int) -> RunMetrics:
         """Return the metrics of a run at the end of its evaluation, which has `skipped` prompts of
@@ -309,6 +332,15 @@ class TrainingRun:
         if adapter is None:
             return None
         return self.work.fetch_adapter(self.store, adapter, self.job.facts.base.digest)
+
+    @property
+    def _attempt(self) -> int:
+        return 1 if self.job.folder.retry() is None else 2
+
+    @property
+    def _facts(self) -> RunFacts:
+        """The facts of the current attempt."""
+        return facts_of_attempt(self.job.facts, self.job.folder.retry())
 
     @property
     def _adapter_prefix(self) -> str:

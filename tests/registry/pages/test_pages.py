@@ -19,12 +19,12 @@ from services.registry.store.queries import MeanReward
 from services.registry.store.tables import RunRow, WithdrawnExampleRow
 from shared.clock import SystemClock
 from shared.config.models import Models
-from shared.messaging.topics import TRAINING_BATCHES
+from shared.messaging.topics import TRAINING_BATCHES, TRAINING_ROLLBACKS
 from shared.observability.health import Health
 from shared.storage.object_store import MemoryStore
 from tests.registry.pages.demo_data import HOSTILE, DemoRegistry, run_of
 from tests.support.credentials import OPERATE, TOKENS
-from tests.support.registry_events import DatabaseFixture
+from tests.support.registry_events import DatabaseFixture, rejection
 
 ORIGIN = {"Origin": "http://registry"}
 
@@ -275,6 +275,19 @@ async def test_run_without_version_has_a_page(demo: DemoRegistry) -> None:
     assert "hx-get" not in text
     live = await page(demo, f"/models/support/runs/{run_of(4)}")
     assert f'hx-get="/models/support/runs/{run_of(4)}/progress"' in live
+
+
+async def test_run_page_tells_of_a_second_attempt(demo: DemoRegistry) -> None:
+    event = rejection("forgetful", demo.registry_db.champion)
+    assert event.verdict is not None
+    judged = event.verdict.model_copy(
+        update={"attempt": 2, "retried_because": "a prompt fails", "quarantined": False}
+    )
+    await demo.say(TRAINING_ROLLBACKS, event.model_copy(update={"verdict": judged}))
+    sentence = "Second attempt: the first candidate only forgot too much."
+    text = Structure(await page(demo, "/models/support/runs/forgetful")).text
+    assert f"{sentence} The batch is not quarantined." in text
+    assert sentence not in await page(demo, f"/models/support/runs/{run_of(2)}")
 
 
 async def test_ended_run_reloads_its_page(demo: DemoRegistry) -> None:

@@ -65,10 +65,13 @@ class Registry(Stage):
         self.registry_db.run(lambda session: checkpoint_saved(session, saved, CONTEXT))
         return self.registry_db.champion
 
-    def rejected(self, run: str) -> None:
+    def rejected(self, run: str, quarantined: bool | None = None) -> None:
         self.minutes += 1
-        event = rejection(run, self.registry_db.champion).model_copy(
-            update={"occurred_at": NOW + timedelta(minutes=self.minutes)}
+        event = rejection(run, self.registry_db.champion)
+        assert event.verdict is not None
+        judged = event.verdict.model_copy(update={"quarantined": quarantined})
+        event = event.model_copy(
+            update={"occurred_at": NOW + timedelta(minutes=self.minutes), "verdict": judged}
         )
         self.registry_db.run(lambda session: training_rolled_back(session, event, CONTEXT))
 
@@ -115,6 +118,17 @@ async def test_version_made_after_rollback_is_unaffected(registry: Registry) -> 
     )
     second = registry.promoted("r2", withdrawn_through=0)
     assert await registry.counts() == {base: 0, first: 1, second: 0}
+
+
+async def test_batch_without_quarantine_counts_for_later_versions(registry: Registry) -> None:
+    """A batch that was rejected for forgetting is replayed by later runs."""
+    base = registry.registry_db.champion
+    registry.rejected("r0", quarantined=True)
+    registry.rejected("r1", quarantined=False)
+    registry.rejected("r2")
+    version = registry.promoted("r3")
+    registry.hear(withdrawn("x", *((f"batch of r{run}", [f"e{run}"]) for run in range(3))))
+    assert await registry.counts() == {base: 0, version: 1}
 
 
 async def test_version_of_run_started_before_withdrawal_counts(

@@ -6,12 +6,14 @@ from shared.events import (
     Artefact,
     Event,
     TrainingRolledBack,
+    Verdict,
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
     VersionWithdrawn,
 )
 from tests.support.tickets import DIGEST, NOW
+from tests.trainer.histories import verdict
 
 FIRST, SECOND = (
     Artefact(uri=f"adapters/m/{name}/manifest.json", digest=DIGEST) for name in ("one", "two")
@@ -76,7 +78,7 @@ def rolled_back_version(actor: str) -> VersionRolledBack:
     )
 
 
-def rolled_back_run(outcome: str) -> TrainingRolledBack:
+def rolled_back_run(outcome: str, judged: Verdict | None = None) -> TrainingRolledBack:
     return TrainingRolledBack.model_validate(
         {
             "event_id": "e",
@@ -92,6 +94,7 @@ def rolled_back_run(outcome: str) -> TrainingRolledBack:
             "evaluation": 1,
             "outcome": outcome,
             "reason": "",
+            "verdict": judged,
             "configuration": TrainingConfig(),
         }
     )
@@ -144,6 +147,13 @@ def test_only_rejected_batches_are_quarantined() -> None:
     assert view(rolled_back_run("rejected")).quarantined_batches("m") == {"batch-3"}
     assert view(rolled_back_run("inconclusive")).quarantined_batches("m") == set()
     assert view(rolled_back_run("failed")).quarantined_batches("m") == set()
+
+
+def test_batch_rejected_for_forgetting_is_not_quarantined() -> None:
+    """Verdicts of earlier versions do not tell: every rejected batch was quarantined."""
+    for quarantined, batches in ((False, set()), (True, {"batch-3"}), (None, {"batch-3"})):
+        rejected = verdict("reject").model_copy(update={"quarantined": quarantined})
+        assert view(rolled_back_run("rejected", rejected)).quarantined_batches("m") == batches
 
 
 def test_batch_of_a_monitor_rollback_is_quarantined() -> None:

@@ -7,10 +7,11 @@ import structlog
 
 from services.trainer.protocol import Trained
 from services.trainer.run.handoff import RunHandoff
-from services.trainer.run_folder import RunPlan, TrainedRun, WorkFolder
+from services.trainer.run_folder import RetryPlan, RunPlan, TrainedRun, WorkFolder
 from shared.observability.metrics import Metrics
 from shared.storage.object_store import FsspecStore, MemoryStore, ObjectStore
 
+RETRY = RetryPlan(reason="second attempt")
 PLAN = RunPlan(parent_version="v1", parent=None, quarantined=("q",))
 LOG = structlog.stdlib.get_logger()
 
@@ -23,7 +24,7 @@ class Worker:
         self.handoff = RunHandoff(store, self.folder, "m", LOG, Metrics("trainer"))
 
     def save(self, step: int, state: bytes = b"state") -> None:
-        checkpoint = self.folder.path / f"checkpoint-{step}"
+        checkpoint = self.folder.attempt / f"checkpoint-{step}"
         checkpoint.mkdir(parents=True)
         (checkpoint / "state.safetensors").write_bytes(state)
         (checkpoint / "manifest.json").write_bytes(b"{}")
@@ -148,3 +149,57 @@ def test_local_trained_run_is_never_overwritten(first: Worker, second: Worker) -
     second.train()
     assert not second.handoff.fetch()
     assert second.folder.plan() == RunPlan(parent_version="v2", parent=None, quarantined=())
+
+
+def test_second_attempt_replaces_the_first_of_the_next_worker(
+    first: Worker, second: Worker
+) -> None:
+    """The next worker had trained the first attempt, and takes over after the retry's first
+    checkpoint; the late first worker of the first attempt changes nothing any more.
+    """
+    first.train()
+    first.handoff.upload()
+    assert second.handoff.fetch()
+    first.folder.write(RETRY)
+    assert first.folder.trained() is None
+    assert not first.handoff.upload(), "the second attempt has no state yet"
+    first.save(5, b"gentler")
+    assert first.handoff.upload()
+    assert second.handoff.fetch()
+    assert second.folder.retry() == RETRY
+    assert second.folder.trained() is None
+    assert [path.name for path in second.folder.attempt.iterdir()] == ["checkpoint-5"]
+    assert not second.handoff.fetch(), "the local state is as new"
+    second.train()
+    assert second.handoff.upload()
+    assert first.handoff.fetch()
+    assert first.folder.trained() == second.folder.trained() is not None
+
+
+def test_first_attempt_never_replaces_a_second_one(
+    first: Worker, second: Worker, store: ObjectStore
+) -> None:
+    first.save(100)
+    first.handoff.upload()
+    second.folder.write(PLAN)
+    second.folder.write(RETRY)
+    second.save(5)
+    assert not second.handoff.fetch()
+    assert second.handoff.upload()
+    first.train()
+    assert not first.handoff.upload()
+    assert store.exists("unfinished/r/checkpoint-5/manifest.json")
+    assert second.folder.retry() == RETRY
+
+
+def test_ended_run_keeps_no_files_of_either_attempt(first: Worker) -> None:
+    first.train()
+    first.save(1)
+    first.folder.write(RETRY)
+    first.train()
+    first.save(2)
+    first.folder.discard_working_files()
+    names = {
+        path.relative_to(first.folder.path).as_posix() for path in first.folder.path.rglob("*")
+    }
+    assert names == {"plan.json", "trained.json", "retry.json", "retry", "retry/trained.json"}
