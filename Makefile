@@ -83,6 +83,14 @@ lint: $(INSTALLED) ## Check style, types, the import rules between packages, and
 	$(BIN)/python -m tools.structure
 	$(BIN)/python -m tools.language
 	$(BIN)/python -m tools.commits
+	@$(BIN)/pip-licenses --summary > /dev/null && echo "licences: no faults"
+
+licences: $(INSTALLED) ## List the licence of every installed package; fails for a licence that is not allowed
+	@$(BIN)/pip-licenses --order=license
+
+sbom: $(INSTALLED) ## Write .ratchet/sbom.cdx.json, a CycloneDX bill of materials of the environment
+	@mkdir -p .ratchet
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file .ratchet/sbom.cdx.json $(BIN)/python
 
 check: setup lint ## Check what a commit must pass: lint, and the tests of the pure core
 	$(BIN)/python -m pytest -q -m "not chaos and not kafka and not model" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(CORE)

@@ -85,7 +85,7 @@ def test_extras_of_install_commands_exist() -> None:
 
 
 def test_no_text_recommends_the_package_of_another_project() -> None:
-    foreign = re.compile(r"pip install[^\n]*?\s['\"]?ratchet(?![\w-])")
+    foreign = re.compile(r"pip install(?:\s+-\S+)*\s+['\"]?ratchet(?![\w-])")
     assert foreign.search("pip install --upgrade 'ratchet[ray]'")
     texts = {
         name: (ROOT / name).read_text(encoding="utf-8", errors="ignore")
