@@ -66,6 +66,7 @@ async def run(settings: RegistrySettings) -> None:
     log = configure("registry", settings.log_level, settings.log_format)
     models = load_models(settings.models)
     tokens = CurrentTokens(settings, log)
+    endpoints = read_endpoints(settings.webhooks_file, models.files)
     database = Database(settings.database, settings.database_password_file)
     security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
@@ -88,7 +89,6 @@ async def run(settings: RegistrySettings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
 
-    endpoints = read_endpoints(settings.webhooks_file, models.files)
     async with open_targets(models, settings) as targets, httpx.AsyncClient() as webhook_client:
         store = CountedStore(FsspecStore(settings.object_store), metrics)
         merged_models = MergedModels(database, store, models, settings.bases, settings.merged)

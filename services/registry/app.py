@@ -26,13 +26,13 @@ from services.registry.reporting import DecisionReport
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.audit_queries import OPERATOR, add_audit_entry
-from services.registry.store.database import Database, Session, SessionInfo
+from services.registry.store.database import Database, RefusedByDatabase, Session, SessionInfo
 from services.registry.store.outbox import TRACE_HEADERS, enqueue
 from services.registry.store.queries import aliases_of, hold_of
 from services.registry.store.tables import Json
 from shared.config.canary import CanarySettings
 from shared.config.models import Models
-from shared.errors import RatchetError, Unavailable, Unprocessable
+from shared.errors import ContractViolation, RatchetError, Unavailable, Unprocessable
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -62,6 +62,7 @@ from shared.observability.trace_context import (
 )
 from shared.observability.tracing import NOOP_TRACING, Span
 from shared.service.runtime import Runtime
+from shared.storage.keys import require_artefacts
 
 GROUP = "ratchet-registry"
 LIVE_GROUP = "ratchet-registry-live"
@@ -124,14 +125,20 @@ class Registry:
         """
         subscription = SUBSCRIPTIONS[record.topic]
         event = decode(record.value, record.headers, subscription.event_type).event
+        require_artefacts(event)
         canary = self._canary_settings(event.model)
         context = HandlerContext(self.clock.now(), record.offset, canary)
         with self._span(record, event) as span:
-            decided = await self._decide(
-                lambda session: subscription.handle(session, event, context),
-                lambda decided: decided,
-                {TRACE_HEADERS: span.headers},
-            )
+            try:
+                decided = await self._decide(
+                    lambda session: subscription.handle(session, event, context),
+                    lambda decided: decided,
+                    {TRACE_HEADERS: span.headers},
+                )
+            except RefusedByDatabase as error:
+                raise ContractViolation(
+                    f"it contradicts what the registry has stored: {error.orig}"
+                ) from error
             _add_result(span, decided)
 
     def _canary_settings(self, model: str) -> CanarySettings | None:

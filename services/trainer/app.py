@@ -29,6 +29,7 @@ from shared.messaging.bus import Producer, Record
 from shared.messaging.codec import decode
 from shared.observability.trace_context import traceparent_for_batch, traceparent_in
 from shared.service.runtime import Runtime
+from shared.storage.keys import require_artefacts
 from shared.storage.object_store import ObjectStore
 
 
@@ -106,6 +107,7 @@ class Trainer:
         Raises PartitionLost, and publishes nothing from then on, once `is_owner` returns False.
         """
         batch = decode(record.value, record.headers, BatchReady).event
+        require_artefacts(batch)
         model = self._models.get(batch.model)
         metrics = self._runtime.metrics
         metrics.set("ratchet_training_in_progress", 1, model=batch.model)

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from shared.errors import InvalidArtefact
+from shared.errors import ContractViolation, InvalidArtefact
+from shared.events import Artefact, Event
 
 _MAX_KEY = 1024
 _MAX_NAME_BYTES = 255
@@ -33,3 +34,16 @@ def require_key(key: str) -> None:
         raise InvalidArtefact(
             f"{key[:_MAX_KEY]!r} is no key of the object store: a part {error}"
         ) from error
+
+
+def require_artefacts(event: Event) -> None:
+    """Raise ContractViolation for an event with an artefact that is not inside the object store.
+
+    The event types accept it: what has been stored before stays readable.
+    """
+    for name, value in event:
+        if isinstance(value, Artefact):
+            try:
+                require_key(value.uri)
+            except InvalidArtefact as error:
+                raise ContractViolation(str(error), f"{name}.uri") from error

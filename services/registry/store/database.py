@@ -28,6 +28,7 @@ from shared.identity import hash_fraction
 __all__ = [
     "Database",
     "DatabaseUnavailable",
+    "RefusedByDatabase",
     "Session",
     "TransactionConflict",
     "UnstorableValue",
@@ -59,6 +60,11 @@ class TransactionConflict(Unavailable):
 class UnstorableValue(Unprocessable):
     """A value that a column cannot store: too long, too large, or a text with a NUL character."""
 
+
+RefusedByDatabase = IntegrityError
+"""A change that breaks an invariant, such as a second run of a batch; the transaction is rolled
+back.
+"""
 
 SessionInfo = dict[Any, Any]
 
@@ -159,6 +165,8 @@ def _translate_errors() -> Iterator[None]:
         yield
     except DataError as error:
         raise UnstorableValue(f"the database cannot store a value: {error.orig}") from error
+    except OverflowError as error:  # from SQLite's driver, which SQLAlchemy does not translate
+        raise UnstorableValue(f"the database cannot store a value: {error}") from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) in _CONFLICT_CODES:
             raise TransactionConflict(

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -186,3 +189,27 @@ def test_names_are_unique(tmp_path: Path) -> None:
     endpoint: dict[str, object] = {"name": "chat", "url": URL, "secret": SECRET}
     with pytest.raises(SettingsError, match="chat is used more than once"):
         read_endpoints(write(tmp_path, endpoint, endpoint), ["support"])
+
+
+def test_invalid_file_stops_the_registry_at_start(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "support.yaml").write_text(
+        "model: support\nbase: {training: base, serving: base/model.gguf}\n"
+    )
+    path = write(tmp_path, {"name": "chat", "url": URL, "secret": "short"})
+    settings = {
+        "RATCHET_WEBHOOKS_FILE": str(path),
+        "RATCHET_MODELS": str(tmp_path / "models"),
+        "RATCHET_DATABASE": f"sqlite:///{tmp_path}/registry.db",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.registry"],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "RATCHET_WEBHOOKS_FILE" in line
+    assert "webhooks.0.secret" in line
