@@ -1,5 +1,5 @@
 # Image targets: `slim` for feedback, dataset and registry; `trainer` with PyTorch and Ray; `bases`, the
-# trainer with the small model. Versions come from constraints.txt; the images do not contain the build stages.
+# trainer with the small model. Versions and hashes come from constraints-hashes.txt; the images do not contain the build stages.
 
 FROM python:3.11.14-slim-bookworm AS python
 ENV PATH=/app/venv/bin:$PATH \
@@ -14,7 +14,7 @@ ENV UV_PYTHON=/app/venv/bin/python \
     UV_NO_CACHE=1
 RUN pip install --no-cache-dir uv==0.13.9 && uv venv --python /usr/local/bin/python /app/venv
 WORKDIR /source
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints-hashes.txt ./
 
 FROM build AS wheel
 COPY README.md LICENSE ./
@@ -24,11 +24,11 @@ COPY ratchet ratchet
 RUN uv build --wheel --out-dir /wheels
 
 FROM build AS build-slim
-RUN uv pip install -c constraints.txt -r pyproject.toml --extra feedback --extra dataset --extra registry
+RUN uv pip install -c constraints-hashes.txt -r pyproject.toml --extra feedback --extra dataset --extra registry
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet_finetuning-*.whl
 
 FROM build AS build-trainer
-RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer --extra ray
+RUN uv pip install -c constraints-hashes.txt -r pyproject.toml --extra trainer --extra ray
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet_finetuning-*.whl
 
 FROM build AS build-model

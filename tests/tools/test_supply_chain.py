@@ -34,6 +34,13 @@ def test_licence_that_is_not_allowed_fails() -> None:
     assert "python-stdnum" in checked.stderr
 
 
+def test_every_pinned_version_has_hashes() -> None:
+    versions = Path("constraints.txt").read_text().splitlines()
+    requirements = Path("constraints-hashes.txt").read_text().replace("\\\n", "").splitlines()
+    assert [line.partition("--hash")[0].strip() for line in requirements] == versions
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in requirements)
+
+
 def test_docs_give_a_reason_for_each_package_allowed_by_name() -> None:
     rows = re.findall(r"^\| (`.*) \|.*\|.*\|$", Path("docs/security.md").read_text(), re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
