@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.trainer.data.tokenization import encode
 from services.trainer.errors import RunFailed
 from services.trainer.protocol import Stepped
-from services.trainer.training.base_model import save_adapter, trainable_adapter
+from services.trainer.training.base_model import load_base, save_adapter, trainable_adapter
 from services.trainer.training.divergence import (
     LOSS_FACTOR,
     LOSS_NATS,
@@ -22,6 +23,7 @@ from services.trainer.training.divergence import (
 )
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
+from tests.support.tickets import tickets
 from tests.trainer.tiny import EXAMPLES, tiny_model
 
 
@@ -123,6 +125,25 @@ def test_excessive_learning_rate_fails_early_with_advice(tmp_path: Path) -> None
         train(model, EXAMPLES, config, "cpu", steps.append)
     assert len(steps) <= config.epochs / 2
     assert "learning_rate" in failure.value.advice
+
+
+@pytest.mark.model
+def test_real_model_at_an_excessive_rate_fails_early(bases: Path) -> None:
+    """At twenty times the highest rate of a lane. The loss decides: the norms of the first steps
+    are as large as the later ones.
+    """
+    base = load_base(str(bases / "smollm2-135m-instruct"), "auto")
+    config = TrainingConfig(rank=4, layers=2, batch_size=4, epochs=20).model_copy(
+        update={"learning_rate": 0.1}
+    )
+    examples = [encode(base.vocabulary, sample, 128) for sample in tickets(0, 4)]
+    steps: list[Stepped] = []
+    with (
+        trainable_adapter(base.train_model, config, None) as model,
+        pytest.raises(RunFailed, match="diverged: the loss rose"),
+    ):
+        train(model, examples, config, base.device, steps.append)
+    assert len(steps) < config.epochs
 
 
 @pytest.mark.parametrize("seed", range(4))
