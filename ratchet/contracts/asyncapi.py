@@ -96,13 +96,19 @@ def _channel(topic: Topic) -> Part:
                 "topic": topic.name,
                 "partitions": topic.partitions,
                 "topicConfiguration": {
-                    name: [value] if name == "cleanup.policy" else int(value)
-                    for name, value in sorted(topic.settings.items())
+                    name: _configured(name, value) for name, value in sorted(topic.settings.items())
                 },
                 "bindingVersion": _BINDING,
             }
         },
     }
+
+
+def _configured(name: str, value: str) -> list[str] | int | str:
+    """Return a topic setting in the type that the Kafka binding has for it."""
+    if name == "cleanup.policy":
+        return [value]
+    return int(value) if value.removeprefix("-").isdigit() else value
 
 
 def _described(topic: Topic) -> str:

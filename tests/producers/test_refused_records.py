@@ -21,6 +21,7 @@ from shared.kafka.idempotent_producer import IdempotentProducer
 from shared.messaging.bus import Record
 from shared.messaging.topics import (
     FEEDBACK_RECEIVED,
+    FEEDBACK_SCORED,
     MAX_APPLICATION_RECORD_BYTES,
     MAX_RECORD_BYTES,
 )
@@ -70,8 +71,12 @@ async def values_of(broker: str, topic: str = FEEDBACK_RECEIVED) -> list[list[by
     return [[record.value for record in partitions[number]] for number in sorted(partitions)]
 
 
-@pytest.mark.parametrize("fault", ["too large", "an hour ahead"])
-async def test_others_in_flight_arrive_once_and_in_order(new_topics: str, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "topic"), [("too large", FEEDBACK_RECEIVED), ("an hour ahead", FEEDBACK_SCORED)]
+)
+async def test_others_in_flight_arrive_once_and_in_order(
+    new_topics: str, fault: str, topic: str
+) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=1, minutes=5)
     producer = IdempotentProducer(
         bootstrap_servers=new_topics, linger_ms=5, max_request_size=MAX_RECORD_BYTES
@@ -86,12 +91,12 @@ async def test_others_in_flight_arrive_once_and_in_order(new_topics: str, fault:
         else:
             batch.append(timestamp=int(ahead.timestamp() * 1000), key=None, value=b"early")
         batch.close()
-        deliveries.append(await producer.send_batch(batch, FEEDBACK_RECEIVED, partition=0))
+        deliveries.append(await producer.send_batch(batch, topic, partition=0))
 
     try:
         for number in range(600):
             value = b"%03d " % number + b"." * 200
-            deliveries.append(await producer.send(FEEDBACK_RECEIVED, value, partition=number % 2))
+            deliveries.append(await producer.send(topic, value, partition=number % 2))
             if number % 200 == 100:
                 await send_refused()
         outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
@@ -100,8 +105,25 @@ async def test_others_in_flight_arrive_once_and_in_order(new_topics: str, fault:
     failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     expected = MessageSizeTooLargeError if fault == "too large" else InvalidTimestampError
     assert [type(failure) for failure in failures] == [expected] * 3
-    numbers = [[int((value or b"")[:3]) for value in some] for some in await values_of(new_topics)]
+    values = await values_of(new_topics, topic)
+    numbers = [[int((value or b"")[:3]) for value in some] for some in values]
     assert numbers == [list(range(0, 600, 2)), list(range(1, 600, 2))]
+
+
+@pytest.mark.parametrize("age", [timedelta(days=200), timedelta(hours=-2)])
+async def test_feedback_is_kept_from_its_arrival(new_topics: str, age: timedelta) -> None:
+    """Whatever time a producer's record has, imported or of a wrong clock."""
+    sent_at = datetime.now(UTC)
+    producer = AIOKafkaProducer(bootstrap_servers=new_topics)
+    await producer.start()
+    try:
+        claimed = int((sent_at - age).timestamp() * 1000)
+        await producer.send_and_wait(FEEDBACK_RECEIVED, b"{}", timestamp_ms=claimed)
+    finally:
+        await producer.stop()
+    (record,) = await read_all(new_topics, FEEDBACK_RECEIVED)
+    assert record.timestamp is not None
+    assert abs(record.timestamp - sent_at) < timedelta(minutes=5)
 
 
 async def test_only_the_record_at_fault_is_reported(new_topics: str) -> None:
