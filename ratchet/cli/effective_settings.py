@@ -14,11 +14,13 @@ from shared.python_command import module_command
 REPORTS = TypeAdapter(list[LaneReport])
 
 
-def read_lane_reports(model_files: Path, bases: Path) -> tuple[list[LaneReport], str]:
-    """Run `services.trainer.lane_reports` in a separate process. Return the reports, and the reason
-    why there are none, empty if there are.
+def read_lane_reports(model_files: Path, bases: Path | None) -> tuple[list[LaneReport], str]:
+    """Run `services.trainer.lane_reports` in a separate process; without `bases`, the environment
+    names their folder. Return the reports, and the reason why there are none, empty if there are.
     """
-    environment = os.environ | {"RATCHET_MODELS": str(model_files), "RATCHET_BASES": str(bases)}  # noqa: TID251 (passed on to the process)
+    environment = os.environ | {"RATCHET_MODELS": str(model_files)}  # noqa: TID251 (passed on to the process)
+    if bases is not None:
+        environment["RATCHET_BASES"] = str(bases)
     command = module_command("services.trainer.lane_reports")
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:

@@ -17,7 +17,6 @@ from shared.machine_check import Check, has_problem
 BasesToCheck = Annotated[
     Path | None, typer.Option("--bases", help="Folder of base models, to check the bases as well.")
 ]
-DEFAULT_BASES = Path(".ratchet/bases")
 
 models = typer.Typer(no_args_is_help=True, help="Validate model files.")
 
@@ -35,7 +34,7 @@ def models_check(
     declared = load_models(folder)
     found = check_rehearsal(declared)
     found += [] if bases is None else base_checks(folder, bases)
-    reports, failure = read_lane_reports(folder, bases or DEFAULT_BASES)
+    reports, failure = read_lane_reports(folder, bases)
     rows = [
         {
             "model": name,

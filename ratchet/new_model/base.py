@@ -9,13 +9,10 @@ from shared.errors import Misconfigured
 
 @dataclass(frozen=True, slots=True)
 class NewBase:
-    """Paths of a base as a model file has them. `layers` is its number of decoder layers, None if
-    the base is not on this machine.
-    """
+    """Paths of a base as a model file has them."""
 
     training: str
     serving: str
-    layers: int | None
 
 
 def check_base(training: str, serving: str | None, bases: Path) -> NewBase:
@@ -29,7 +26,7 @@ def check_base(training: str, serving: str | None, bases: Path) -> NewBase:
                 f"{folder} is no folder; name a folder below {bases} in transformers format, or a "
                 "hub id with --serving FILE.gguf"
             )
-        return NewBase(training, _existing(serving, bases), None)
+        return NewBase(training, _existing(serving, bases))
     if missing := _missing_files(folder):
         raise Misconfigured(f"{folder} is no base in transformers format: it has no {missing}")
     if serving is None:
@@ -40,7 +37,8 @@ def check_base(training: str, serving: str | None, bases: Path) -> NewBase:
                 "with --serving, or make it with llama.cpp's convert_hf_to_gguf.py"
             )
         serving = f"{training}/{files[0].name}"
-    return NewBase(training, _existing(serving, bases), _layers(folder))
+    _require_json(folder / "config.json")
+    return NewBase(training, _existing(serving, bases))
 
 
 def _existing(serving: str, bases: Path) -> str:
@@ -59,10 +57,8 @@ def _missing_files(folder: Path) -> str:
     return " and no ".join(name for glob, name in needed.items() if not any(folder.glob(glob)))
 
 
-def _layers(folder: Path) -> int | None:
+def _require_json(path: Path) -> None:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Misconfigured(f"{folder / 'config.json'} is not JSON: {error}") from error
-    layers = config.get("num_hidden_layers") if isinstance(config, dict) else None
-    return layers if isinstance(layers, int) else None
+        raise Misconfigured(f"{path} is not JSON: {error}") from error
