@@ -41,7 +41,7 @@ lanes:
     rehearsal: none
     training:
       {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10,
-        learning_rate: 0.001, dpo_pairs: 1000}}
+        learning_rate: 0.001, dpo_pairs: 1000, targets: [q_proj, k_proj, v_proj, o_proj]}}
 gate: {{golden: golden.jsonl}}
 monitor: {{minimum_rewards: 2}}
 canary: {{share: 0.1}}
