@@ -13,6 +13,7 @@ from services.trainer.training.attention import attention_implementation
 from services.trainer.training.base_model import trainable_adapter
 from services.trainer.training.likelihood import collate, log_likelihoods
 from shared.config.training import TrainingConfig
+from shared.events.hyperparameters import ATTENTION_PROJECTIONS
 from tests.bases.architectures import ARCHITECTURES, MIXTURES, tiny_config
 
 EXAMPLES = (
@@ -24,7 +25,7 @@ MAX_DIFFERENCE = 1e-5
 """Nats, of one token."""
 MAX_GRADIENT_DIFFERENCE = 1e-4
 """Of the gradient's length."""
-CONFIG = TrainingConfig(rank=4, alpha=8, precision="fp32")
+CONFIG = TrainingConfig(targets=ATTENTION_PROJECTIONS, rank=4, alpha=8, precision="fp32")
 
 
 def with_random_adapter(architecture: str) -> Any:

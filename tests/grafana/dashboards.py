@@ -23,6 +23,7 @@ NOT_SHOWN: dict[str, str] = {
     "faust_messages_sent_total": "changelog records follow the decisions, which are shown",
     "faust_events_total": "the dashboards show received feedback by kind",
     "faust_send_errors_total": "a failed delivery stops the service, which is shown",
+    "ratchet_registry_webhooks_total": "exported only where webhooks are declared",
     "faust_rebalance_seconds": "rebalances and the time without progress are shown",
 }
 """Metrics without a panel, with the reason."""

@@ -108,7 +108,7 @@ def test_tracing_is_off_by_default(
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shared.observability.otlp", None)
-    with pytest.raises(SettingsError, match=r"ratchet\[traces\]"):
+    with pytest.raises(SettingsError, match=r"pip install '\.\[traces\]'"):
         create_tracing("feedback", ENDPOINT)
 
 
