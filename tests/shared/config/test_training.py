@@ -148,7 +148,7 @@ def test_named_settings_are_those_that_were_given() -> None:
 
 
 def test_former_defaults_fill_what_was_not_named() -> None:
-    """What a run used that earlier versions have planned, and what their digests contain."""
+    """These apply to runs that earlier versions have planned, and to digests of model files."""
     former = TrainingConfig(rank=4, quantisation="nf4").with_former_defaults()
     assert (former.rank, former.epochs, former.batch_size, former.replay) == (4, 2, 10, 50)
     assert (former.dpo_pairs, former.layers, former.gradient_checkpointing) == (30, None, True)

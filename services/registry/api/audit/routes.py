@@ -12,9 +12,9 @@ from services.registry.api import schemas
 from services.registry.api.authorization import require_reader
 from services.registry.api.problems import problem_responses
 from services.registry.api.read_routes import Cursor, Limit
-from services.registry.api.views import View, audit_view
+from services.registry.api.views import View
 from services.registry.app import Registry
-from services.registry.store.audit_chain import chain_entries, count_unchained
+from services.registry.store.audit_chain import chain_entries, count_unchained, fields_of
 from services.registry.store.database import Session
 from services.registry.store.tables import AuditRow
 
@@ -75,11 +75,5 @@ def routes(registry: Registry) -> APIRouter:
 
 
 def chained_view(row: AuditRow) -> View:
-    """Return an entry of the chain, with its model and its hashes."""
-    return {
-        "number": row.number,
-        "model": row.model,
-        **audit_view(row),
-        "previous_hash": row.previous_hash,
-        "hash": row.hash,
-    }
+    """Return an entry of the chain: the fields that its hash covers, and the hash."""
+    return fields_of(row) | {"hash": row.hash}
