@@ -3,6 +3,7 @@ stored.
 """
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -50,6 +51,34 @@ def _validate_region(region: str) -> str:
 Region = Annotated[str, AfterValidator(_validate_region)]
 
 
+_DOMAIN = re.compile(r"@?(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,63}")
+_ADDRESS = re.compile(r"[^\s@]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,63}")
+_RANGE = re.compile(r"[\d.]+/\d+")
+_NUMBER = re.compile(r"\+?[\d ()/.-]{4,30}|\+[\d ()/.-]{3,30}\*|[A-Za-z]{2}\d\d[A-Za-z\d ]{8,40}")
+
+
+def _validate_allowed(entry: str) -> str:
+    entry = entry.strip()
+    shapes = (_DOMAIN, _ADDRESS) if _RANGE.fullmatch(entry) else (_DOMAIN, _ADDRESS, _NUMBER)
+    if any(shape.fullmatch(entry) for shape in shapes) or _is_network(entry):
+        return entry
+    raise ValueError(
+        "expected a domain (example.org), an e-mail address, a telephone number, card or IBAN, the "
+        "beginning of international numbers (+49 30 1234*), or IP addresses (203.0.113.0/24)"
+    )
+
+
+def _is_network(entry: str) -> bool:
+    try:
+        ip_network(entry, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+AllowedValue = Annotated[str, AfterValidator(_validate_allowed)]
+
+
 class RedactionPolicy(FrozenModel):
     """Kinds of personal data that are replaced by placeholders."""
 
@@ -65,10 +94,28 @@ class RedactionPolicy(FrozenModel):
     names: Annotated[
         bool, Field(description="also redact people and places; needs the extra `presidio`")
     ] = False
+    allow: Annotated[
+        tuple[AllowedValue, ...],
+        Field(
+            max_length=1000,
+            description="values that stay: own domains and e-mail addresses, numbers, +49 30 1234* "
+            "for the numbers that begin so, ranges of IP addresses",
+            # Stored digests and policies of files without the key stay the same.
+            exclude_if=lambda values: not values,
+        ),
+    ] = ()
+    train_new_placeholders: Annotated[
+        bool,
+        Field(
+            description="also train on answers with a placeholder that their prompt does not have",
+            exclude_if=lambda is_set: not is_set,
+        ),
+    ] = False
 
     @property
     def summary(self) -> str:
         """The policy in one line."""
         kinds = [*self.kinds, *(["names"] if self.names else [])]
         regions = f" (phones of {', '.join(self.regions)})" if "phone" in self.kinds else ""
-        return f"redacts {', '.join(kinds) or 'nothing'}{regions}"
+        allowed = f", except {len(self.allow)} allowed" if self.allow else ""
+        return f"redacts {', '.join(kinds) or 'nothing'}{regions}{allowed}"

@@ -27,7 +27,9 @@ _MIN_GROUP_DIGITS = 3
 _MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 14, 19
 _MAX_CARD_GROUPS = _MAX_CARD_DIGITS // _MIN_GROUP_DIGITS
 
-_IBAN_CHECK_DIGITS = re.compile(r"[0-9](?<=(?<!\w)[A-Za-z]{2}[0-9])[0-9](?=[ \u00a0-]?[0-9A-Za-z])")
+# A table or a line that was aligned separates the groups by tabs or several blanks.
+_GAP = r"[ \t\u00a0\u2007\u202f-]{0,4}+"
+_IBAN_CHECK_DIGITS = re.compile(rf"[0-9](?<=(?<!\w)[A-Za-z]{{2}}[0-9])[0-9](?={_GAP}[0-9A-Za-z])")
 _IBAN_STRUCTURES = numdb.get("iban")
 _IBAN_FIELD = re.compile(r"(\d+)!")
 
@@ -50,8 +52,8 @@ def find_cards(text: str) -> Iterator[PiiMatch]:
 
 
 def find_ibans(text: str) -> Iterator[PiiMatch]:
-    """Find IBANs, with or without spaces: the structure of their country and a correct checksum
-    (ISO 7064, mod 97).
+    """Find IBANs, with or without blanks or tabs: the structure of their country and a correct
+    checksum (ISO 7064, mod 97).
     """
     end = 0
     for check_digits in _IBAN_CHECK_DIGITS.finditer(text):
@@ -72,7 +74,7 @@ def _after_check_digits(country: str) -> re.Pattern[str] | None:
     if structure is None:
         return None
     length = sum(int(field) for field in _IBAN_FIELD.findall(structure))
-    return re.compile(rf"(?:[ \u00a0-]?[0-9A-Za-z]){{{length}}}(?!\w)")
+    return re.compile(rf"(?:{_GAP}[0-9A-Za-z]){{{length}}}(?!\w)")
 
 
 def _card_groups(text: str, groups: list[tuple[int, int]], index: int) -> int:

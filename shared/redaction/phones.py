@@ -19,14 +19,9 @@ from phonenumbers import (
 )
 
 from shared.redaction.digit_runs import digit_runs, has_long_run
+from shared.redaction.other_numbers import without_other_numbers, without_urls_and_dates
 from shared.redaction.pii_match import PiiMatch
 
-_URL = re.compile(r"\w{2,12}://[^\s\"'<>]++")
-_DAY = r"(?:0?[1-9]|[12]\d|3[01])"
-_DATE = re.compile(
-    rf"(?<!\d)(?<!\d[ ./-])(?:(?:19|20)\d\d([-./]){_DAY}\1{_DAY}"
-    rf"|{_DAY}([-./]){_DAY}\2(?:19|20)?\d\d)(?![-./]?\d)"
-)
 _DECIMAL = re.compile(r"\d\.\d+")
 _NEXT_NUMBER = re.compile(r"(?<=[ \u00a0/])(?=[+(0])")
 _MIN_DIGITS, _MAX_DIGITS = 7, 15  # E.164 sets the maximum
@@ -45,7 +40,7 @@ class _PhoneMatch:
 
 class PhoneFinder:
     """Finds the numbers of one event: with a leading + those of every country, without it those
-    valid in one of `regions`.
+    valid in one of `regions`. Digits found once are found again wherever they stand.
 
     A lookup in the library takes 0.1 ms or more for each run of digits, so an event has at most
     `max_lookups`. Later runs with the length of a number are all matched. So the work for an event
@@ -57,11 +52,21 @@ class PhoneFinder:
         self._country_codes = frozenset(country_code_for_region(region) for region in regions)
         self._lookups_left = max_lookups
         self._cache: dict[str, _PhoneMatch | None] = {}
+        self._found: set[str] = set()
 
     def __call__(self, text: str) -> Iterator[PiiMatch]:
         if not has_long_run(text):
             return
-        for start, end in digit_runs(_without_urls_and_dates(text)):
+        plain = without_urls_and_dates(text)
+        # Most texts have no run that could be one, and need no other look at what surrounds it.
+        if next(self._matches(plain), None) is None:
+            return
+        for match in self._matches(without_other_numbers(plain, self._found)):
+            self._found.add("".join(filter(str.isdecimal, text[match.start : match.end])))
+            yield match
+
+    def _matches(self, text: str) -> Iterator[PiiMatch]:
+        for start, end in digit_runs(text):
             for piece_start, piece_end in _pieces(text, start, end):
                 yield from self._numbers(text, piece_start, piece_end)
 
@@ -116,7 +121,9 @@ class PhoneFinder:
 def _first_match(piece: str, region: str | None) -> _PhoneMatch | None:
     for match in PhoneNumberMatcher(piece, region, Leniency.VALID):
         value = format_number(match.number, PhoneNumberFormat.E164)
-        return _PhoneMatch(match.start, match.end, value)
+        # A parenthesis that is not closed inside is not the number's: (030 1234567).
+        is_open = match.raw_string.startswith("(") and ")" not in match.raw_string
+        return _PhoneMatch(match.start + is_open, match.end, value)
     return None
 
 
@@ -138,16 +145,6 @@ def _national_pattern(region: str) -> re.Pattern[str] | None:
     country = str(metadata.country_code)
     number = metadata.general_desc.national_number_pattern
     return re.compile(rf"(?:{before}|(?:{international}){country}|{country})?(?:{number})")
-
-
-def _without_urls_and_dates(text: str) -> str:
-    """Mask dates and URLs with letters: the digits of a path are rarely a telephone number."""
-    text = _URL.sub(_mask, text) if "://" in text else text
-    return _DATE.sub(_mask, text)
-
-
-def _mask(match: re.Match[str]) -> str:
-    return "x" * len(match.group())
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

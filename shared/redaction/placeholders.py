@@ -12,6 +12,13 @@ _KINDS = "|".join(kind.upper() for kind in (*PERSONAL_DATA_KINDS, *get_args(get_
 PLACEHOLDER = re.compile(rf"<({_KINDS})_([0-9]{{1,6}})>")
 
 
+def placeholders_in(text: str) -> frozenset[str]:
+    """Return the placeholders of a redacted text."""
+    if "<" not in text:
+        return frozenset()
+    return frozenset(match.group() for match in PLACEHOLDER.finditer(text))
+
+
 class Placeholders:
     """The placeholders of one event: equal values share a number, different values do not.
 

@@ -11,13 +11,14 @@ from typing import Any
 from shared.config.redaction_policy import PersonalDataKind, RedactionPolicy
 from shared.events import FeedbackReceived, Message
 from shared.redaction.addresses import find_emails, find_ips
+from shared.redaction.allowed_values import AllowedValues
 from shared.redaction.payment_numbers import find_cards, find_ibans
 from shared.redaction.phones import PhoneFinder
 from shared.redaction.pii_match import Finder, PiiKind
 from shared.redaction.placeholders import Placeholders
 from shared.redaction.plain_text import FindPii, find_pii, redact_text
 from shared.redaction.pseudonyms import Identifier, pseudonym
-from shared.redaction.secret_tokens import find_secrets
+from shared.redaction.secret_shapes.finder import find_secrets
 from shared.redaction.structured_text import replace_structured
 
 # In order of execution: unmistakable patterns first, telephone numbers last.
@@ -54,6 +55,17 @@ class RedactedTexts:
     counts: Mapping[PiiKind, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """Search in the texts of one event: without the allowed values, and for all personal data.
+    `are_clean` is true for texts without any but allowed ones.
+    """
+
+    find: FindPii
+    find_all: FindPii
+    are_clean: bool
+
+
 class Redactor:
     """Applies one model's policy. `find_names` is used if the policy redacts names."""
 
@@ -61,6 +73,7 @@ class Redactor:
         self._finders = tuple(find for kind, find in _FINDERS.items() if kind in policy.kinds)
         self._regions = policy.regions if "phone" in policy.kinds else None
         self._find_names = find_names if policy.names else None
+        self._allowed = AllowedValues(policy.allow, policy.regions) if policy.allow else None
 
     def redact(self, feedback: FeedbackReceived, source: str = "") -> RedactedFeedback:
         """Redact the input, both outputs, the comment and the values of tags. Idempotent; without
@@ -69,49 +82,59 @@ class Redactor:
         An identifier that contains personal data is replaced as a whole, because limits on
         influence and withdrawal need one identifier for one user.
         """
-        find = cache(partial(find_pii, finders=self._event_finders()))
         texts = _texts(feedback)
         identifiers = {
             identifier: value
             for identifier, field in _IDENTIFIERS.items()
             if (value := getattr(feedback, field)) is not None
         }
-        # Most events have no match, so one pass over the joined texts is enough for them. It does
-        # not work for names, which depend on their context.
-        if self._find_names is None and _is_clean(
-            "\n".join([*texts, *identifiers.values(), source]), find
+        event = self._event(texts)
+        # The list of allowed values is for texts: the identifier of a person stays a pseudonym.
+        if event.are_clean and _is_clean(
+            "\n".join([*identifiers.values(), source]), event.find_all
         ):
             return RedactedFeedback(feedback, source, {})
         placeholders = Placeholders(texts)
-        redacted = [_redact_text(text, find, placeholders) for text in texts]
+        redacted = [_redact_text(text, event.find, placeholders) for text in texts]
         changes = _with_texts(feedback, redacted) if redacted != texts else {}
         changes |= {
-            _IDENTIFIERS[identifier]: _pseudonymize(identifier, value, find, placeholders)
+            _IDENTIFIERS[identifier]: _pseudonymize(identifier, value, event.find_all, placeholders)
             for identifier, value in identifiers.items()
         }
-        source = _pseudonymize("source", source, find, placeholders)
+        source = _pseudonymize("source", source, event.find_all, placeholders)
         return RedactedFeedback(feedback.model_copy(update=changes), source, placeholders.counts)
 
     def redact_texts(self, texts: Sequence[str]) -> RedactedTexts:
         """Redact texts that belong together, such as the turns of a conversation: equal values get
         the same placeholder. Idempotent.
         """
-        find = cache(partial(find_pii, finders=self._event_finders()))
-        if self._find_names is None and _is_clean("\n".join(texts), find):
+        event = self._event(texts)
+        if event.are_clean:
             return RedactedTexts(texts, {})
         placeholders = Placeholders(texts)
-        redacted = [_redact_text(text, find, placeholders) for text in texts]
+        redacted = [_redact_text(text, event.find, placeholders) for text in texts]
         return RedactedTexts(redacted, placeholders.counts)
 
     def pseudonymize(self, identifier: Identifier, value: str) -> str:
         """Return an identifier as redacted feedback has it: unchanged, or its pseudonym."""
-        find = partial(find_pii, finders=self._event_finders())
-        return _pseudonymize(identifier, value, find, Placeholders(()))
+        return _pseudonymize(identifier, value, self._event(()).find_all, Placeholders(()))
 
-    def _event_finders(self) -> tuple[Finder, ...]:
+    def _event(self, texts: Sequence[str]) -> "_Event":
         phones = (PhoneFinder(self._regions),) if self._regions is not None else ()
         names = (self._find_names,) if self._find_names is not None else ()
-        return (*self._finders, *phones, *names)
+        finders = (*self._finders, *phones, *names)
+        find_all = cache(partial(find_pii, finders=finders))
+        find = find_all
+        if (allowed := self._allowed) is not None:
+            find = cache(partial(find_pii, finders=finders, allowed=allowed))
+        # Most events have no match, so one pass over the joined texts is enough for them. It also
+        # finds the digits that are a telephone number in one of the texts, and so in all. Names
+        # depend on their context.
+        whole = "\n".join(texts)
+        if self._find_names is None:
+            return _Event(find, find_all, are_clean=_is_clean(whole, find))
+        find_pii(whole, phones)
+        return _Event(find, find_all, are_clean=False)
 
 
 def _texts(feedback: FeedbackReceived) -> list[str]:

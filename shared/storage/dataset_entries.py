@@ -29,6 +29,8 @@ EntryReason = Literal[
     "retracted",
     "low_quality",
     "empty",
+    "format_redacted",
+    "new_placeholder",
     "near_duplicate",
     "contaminated",
     "superseded",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from services.dataset.imports.compared_file import ComparedFile
 from services.dataset.imports.records import ImportedExample, InvalidLine
-from services.dataset.ledger.curation import assign_split
+from services.dataset.ledger.curation import RedactionCheck, assign_split
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.similarity.candidate_index import CandidateIndex
 from services.dataset.ledger.similarity.compared_example import ComparedExample
@@ -48,6 +48,7 @@ class ImportCuration:
         self._golden = golden
         self._redactor = redactor
         self._format_error: Callable[[str], str | None] = format_check(model_file.reward)
+        self._redaction = RedactionCheck(model_file)
         self._ids: set[str] = set()
         self._trained = CandidateIndex()
         self._held_out = CandidateIndex()
@@ -74,6 +75,10 @@ class ImportCuration:
 
         if example.feedback_id in self._ids:
             return dropped("duplicate")
+        if not imported.is_negative and (
+            damage := self._redaction.reason_to_drop(example.messages, example.answer)
+        ):
+            return dropped(damage)
         decision = assign_split(
             "negative" if imported.is_negative else "training",
             prompt_identity(example.messages),

@@ -4,18 +4,23 @@
                                              corrected over original
     thumbs up, accepted, passed a check      training if its quality is high enough
     thumbs down, or a reward below 0         negative
-    retracted, blank, of low quality         dropped
+    retracted, blank, of low quality,        dropped
+    or damaged by redaction
 
 A training example whose prompt falls into the held-out share is held out instead. A negative on
 such a prompt, and any example on a prompt of the golden set, is dropped as contaminated: the same
 prompt is never on both sides.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shared.config.answer_format import format_check
 from shared.config.curation import CurationSettings
-from shared.events import FeedbackScored
+from shared.config.model_file import ModelFile
+from shared.events import FeedbackScored, Message
 from shared.identity import hash_fraction, prompt_identity
+from shared.redaction.placeholders import placeholders_in
 from shared.redaction.pseudonyms import pseudonym
 from shared.storage.dataset_entries import EntryDecision, EntryReason
 from shared.storage.snapshots import Example
@@ -33,13 +38,51 @@ class CurationResult:
     example: Example | None = None
 
 
+class RedactionCheck:
+    """Finds answers that redaction made unfit for training, by the rules of one model file.
+
+    A placeholder can break the format that the reward policy requires. If the prompt does not have
+    it, it cannot be copied: the model would learn to make it up.
+    """
+
+    def __init__(self, model_file: ModelFile) -> None:
+        self._format_error = format_check(model_file.reward)
+        self._trains_new = model_file.redaction.train_new_placeholders
+
+    def reason_to_drop(self, messages: Sequence[Message], answer: str) -> EntryReason | None:
+        """Return why not to train on a redacted answer that had the format before redaction."""
+        placeholders = placeholders_in(answer)
+        if not placeholders:
+            return None
+        if self._format_error(answer) is not None:
+            return "format_redacted"
+        if self._trains_new:
+            return None
+        known = (placeholders_in(message.content) for message in messages)
+        return None if placeholders <= frozenset().union(*known) else "new_placeholder"
+
+    def reason_to_drop_event(self, event: FeedbackScored) -> EntryReason | None:
+        """Return why not to train on an event's answer. None if it never had the format."""
+        had_format = not any(
+            part.name == "rules" and "format" in (part.reason or "") for part in event.parts
+        )
+        if event.feedback_type != "correction" and not had_format:
+            return None
+        return self.reason_to_drop(event.messages, _answer(event))
+
+
 def curate(
-    event: FeedbackScored, policy: CurationSettings, golden: frozenset[str]
+    event: FeedbackScored,
+    policy: CurationSettings,
+    golden: frozenset[str],
+    redaction: RedactionCheck | None = None,
 ) -> CurationResult:
     """Decide about `event` as if it were the only one. `golden` holds the identities of the golden
-    set's prompts.
+    set's prompts. Without `redaction`, its damage is not looked for.
     """
     decision, reason = _classify(event, policy)
+    if decision == "training" and redaction and (damage := redaction.reason_to_drop_event(event)):
+        decision, reason = "dropped", damage
     if decision == "dropped":
         return CurationResult(decision, reason)
     prompt = prompt_identity(event.messages)

@@ -18,6 +18,7 @@ from services.dataset.ledger.answer_feedback import (
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.curation import (
     CurationResult,
+    RedactionCheck,
     contributor_of,
     contributor_of_user,
     curate,
@@ -60,6 +61,7 @@ class Ledger:
     def __init__(self, model_file: ModelFile, shard: int, golden: GoldenSet | None = None) -> None:
         self._model_file = model_file
         self._policy = model_file.curation
+        self._redaction = RedactionCheck(model_file)
         self._trusted_contributors = trusted_contributors(model_file.curation)
         self._shard = shard
         self._golden = golden or GoldenSet()
@@ -142,7 +144,7 @@ class Ledger:
         previous = latest.entry if latest else None
         combined = combine_feedback(event, previous)
         curated = (
-            curate(combined, self._policy, self._golden.identities)
+            curate(combined, self._policy, self._golden.identities, self._redaction)
             if isinstance(combined, FeedbackScored)
             else CurationResult("dropped", combined)
         )

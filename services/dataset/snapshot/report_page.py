@@ -38,6 +38,8 @@ _REASONS = {
     "retracted": "the user retracted the feedback",
     "low_quality": "quality below the minimum",
     "empty": "blank answer",
+    "format_redacted": "redaction broke the format that the reward policy requires",
+    "new_placeholder": "redaction left a placeholder in the answer that its prompt does not have",
     "near_duplicate": "similar to an example that waits, was trained on or is held out",
     "contaminated": "the prompt is on the other side of the evaluation split or in the golden set, "
     "or similar to one that is",

@@ -8,6 +8,7 @@ from services.dataset.building.dataset_building import BuildReport, BuildRequest
 from services.dataset.building.recipe import Recipe
 from services.dataset.sources.reading import read_document
 from shared.config.model_file import ModelFile
+from shared.config.redaction_policy import RedactionPolicy
 from shared.events import Message
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import Example, ExampleKind, read_examples, read_manifest
@@ -97,7 +98,9 @@ def test_personal_data_is_replaced_before_storing(tmp_path: Path) -> None:
     name = "ines.weber@larkspur.example"
     (folder / f"{name}.md").write_text(f"# Support\n\nWrite to {name} at any time.\n")
     store = FsspecStore(str(tmp_path / "store"))
-    report = built(store, folder, NOTHING_HELD_OUT)
+    assert built(store, folder, NOTHING_HELD_OUT).dropped == {"new_placeholder": 1}
+    policy = RedactionPolicy(train_new_placeholders=True)
+    report = built(store, folder, NOTHING_HELD_OUT.model_copy(update={"redaction": policy}))
     assert report.redacted == {"email": 2}
     [example] = examples_of(store, report, "training")
     assert "larkspur.example" not in example.model_dump_json()

@@ -166,3 +166,23 @@ def test_reasoning_is_no_part_of_an_imported_answer() -> None:
 
     with pytest.raises(InvalidLine, match="the answer is reasoning alone"):
         curation(NOTHING_HELD_OUT).curate([ImportedExample(asked("Hi."), thought)])
+
+
+def test_an_answer_that_redaction_broke_is_dropped() -> None:
+    schema = {"type": "object", "properties": {"phone": {"type": "integer"}}}
+    file = JSON_ANSWERS.model_copy(
+        update={"reward": JSON_ANSWERS.reward.model_copy(update={"json_schema": schema})}
+    )
+    prompt = asked("My phone is 2125551234.")
+    [decided] = curation(file).curate([ImportedExample(prompt, '{"phone": 2125551234}')])
+    assert (decided.decision, decided.reason) == ("dropped", "format_redacted")
+    [decided] = curation(file).curate([ImportedExample(prompt, '{"queue": "2125551234"}')])
+    assert decided.reason != "format_redacted"
+
+
+def test_a_placeholder_that_the_prompt_lacks_is_dropped() -> None:
+    answer = "Write to ada@example.com."
+    [decided] = curation(NOTHING_HELD_OUT).curate([ImportedExample(asked("Who?"), answer)])
+    assert (decided.decision, decided.reason) == ("dropped", "new_placeholder")
+    avoided = ImportedExample(asked("Who?"), answer, is_negative=True)
+    assert curation(NOTHING_HELD_OUT).curate([avoided])[0].decision == "negative"

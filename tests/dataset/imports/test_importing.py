@@ -15,6 +15,7 @@ from services.dataset.imports.records import ImportedExample
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.snapshot.report import DatasetReport
 from services.trainer.data.training_set import read_batches, select_examples
+from shared.config.redaction_policy import RedactionPolicy
 from shared.errors import CommandRefused, StorageUnavailable
 from shared.identity import digest_of
 from shared.redaction.redactor import Redactor
@@ -23,7 +24,8 @@ from shared.storage.snapshots import dataset_identity, read_examples, read_manif
 from tests.support.imported_files import chat, import_into, write_jsonl
 from tests.support.scored_feedback import model_file, words
 
-FILE = model_file(smallest_batch=3)
+# The words of the examples are random; some look like telephone numbers.
+FILE = model_file(smallest_batch=3).model_copy(update={"redaction": RedactionPolicy(kinds=())})
 PAIRS = [
     {"prompt": words(f"pair {n}"), "chosen": words(f"good {n}"), "rejected": words(f"bad {n}")}
     for n in range(20)

@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 
-from services.dataset.ledger.curation import curate, is_held_out, quality_of
+from services.dataset.ledger.curation import RedactionCheck, curate, is_held_out, quality_of
 from shared.config.curation import CurationSettings
-from shared.events import Message
+from shared.config.model_file import ModelFile
+from shared.events import Message, RewardPart
 from shared.identity import identity, prompt_identity
 from tests.support.scored_feedback import scored, words
 
@@ -111,3 +114,62 @@ def test_a_comment_stays_with_its_example() -> None:
         example = curate(event, CurationSettings(held_out_share=0.0), frozenset()).example
         assert example is not None
         assert example.comment == "Too long."
+
+
+QUEUES = {
+    "type": "object",
+    "properties": {"order": {"type": "integer"}, "mail": {"type": "string"}},
+}
+
+
+def model_with(**fields: Any) -> ModelFile:
+    return ModelFile.model_validate(
+        {
+            "model": "support",
+            "base": {"training": "base", "serving": "base.gguf"},
+            "curation": {"held_out_share": 0.0},
+        }
+        | fields
+    )
+
+
+def reason_of(file: ModelFile, feedback_type: str, **fields: Any) -> str:
+    event = scored("e", feedback_type, **fields)
+    return curate(event, file.curation, frozenset(), RedactionCheck(file)).reason
+
+
+@pytest.mark.parametrize(
+    ("feedback_type", "field", "kept"),
+    [("thumbs_up", "output", "approved"), ("correction", "corrected_output", "correction")],
+)
+def test_answer_that_redaction_broke_is_dropped(feedback_type: str, field: str, kept: str) -> None:
+    file = model_with(reward={"format": "json", "json_schema": QUEUES})
+    broken, intact = '{"order": "<PHONE_1>"}', '{"mail": "<EMAIL_1>"}'
+    prompt = "<PHONE_1> and <EMAIL_1>"
+    assert reason_of(file, feedback_type, input=prompt, **{field: broken}) == "format_redacted"
+    assert reason_of(file, feedback_type, input=prompt, **{field: intact}) == kept
+
+
+def test_answer_that_never_had_the_format_is_rated_as_such() -> None:
+    file = model_with(reward={"format": "json"})
+    rules = RewardPart(name="rules", value=-1.0, weight=0.5, reason="format")
+    assert reason_of(file, "thumbs_up", output="ask <EMAIL_1>", parts=(rules,)) == "approved"
+
+
+@pytest.mark.parametrize("feedback_type", ["thumbs_up", "correction"])
+def test_placeholder_that_the_prompt_lacks_is_not_trained(feedback_type: str) -> None:
+    field = "corrected_output" if feedback_type == "correction" else "output"
+    answer = {field: "Write to <EMAIL_2>."}
+    both, other = "<EMAIL_1> or <EMAIL_2>", "<EMAIL_1> or <PHONE_2>"
+    allowing = model_with(redaction={"train_new_placeholders": True})
+    for prompt, file, expected in (
+        (both, model_with(), None),
+        (other, model_with(), "new_placeholder"),
+        (other, allowing, None),
+    ):
+        reason = reason_of(file, feedback_type, input=prompt, **answer)
+        assert (reason == "new_placeholder") is (expected is not None)
+
+
+def test_negative_may_have_a_new_placeholder() -> None:
+    assert reason_of(model_with(), "thumbs_down", output="Write to <EMAIL_2>.") == "low_reward"
