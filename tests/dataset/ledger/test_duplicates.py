@@ -117,6 +117,29 @@ def test_correction_replaces_the_answer_it_corrects(
     assert shard.pending == (held_out_share == 0.0)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "output"),
+    [("how does  it work?\n", "return a - b"), ("How does it work?", "return a - b\n")],
+)
+def test_correction_finds_its_answer_in_another_spelling(prompt: str, output: str) -> None:
+    shard = SimulatedShard(model_file(held_out_share=0.0))
+    liked = {"input": "How does it work?", "output": "return a - b", "user_id": "ann"}
+    shard.decide(scored("like", **liked), 0)
+    fix = {"input": prompt, "output": output, "corrected_output": "return a + b"}
+    shard.decide(scored("fix", "correction", **fix, user_id="bob"), 1)
+    assert shard.entries["support#0|like"].reason == "superseded"
+    assert shard.entries["support#0|fix"].corrects == ("like",)
+
+
+def test_correction_of_another_answer_replaces_nothing() -> None:
+    shard = SimulatedShard(model_file(held_out_share=0.0))
+    prompt = "How does it work?"
+    shard.decide(scored("like", input=prompt, output="return a - b"), 0)
+    fix = {"input": prompt, "output": "  return a - b", "corrected_output": "return a + b"}
+    shard.decide(scored("fix", "correction", **fix), 1)
+    assert shard.entries["support#0|like"].is_waiting
+
+
 def test_correction_of_a_trained_answer_is_trained_on() -> None:
     shard = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     prompt = "How does it work?"

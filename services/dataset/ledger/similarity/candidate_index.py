@@ -62,8 +62,15 @@ def keys_of(prompt: str, answer: str) -> ExampleKeys:
 
 
 def exact_key(prompt: str, answer: str) -> int:
-    """Return the key of exactly this prompt and answer."""
-    return crc32(answer.encode(), crc32(prompt.encode()))
+    """Return the key of exactly this prompt and answer, but for case and blanks in the prompt and
+    blanks at the end of the answer.
+    """
+    return crc32(answer.rstrip().encode(), crc32(same_prompt(prompt).encode()))
+
+
+def same_prompt(prompt: str) -> str:
+    """Return a prompt in one spelling of its case and blanks, as `shared.identity` compares it."""
+    return " ".join(prompt.lower().split())
 
 
 class CandidateIndex:
@@ -114,7 +121,7 @@ class CandidateIndex:
         return _best(shared, telling + telling_of_answer + telling_exact, has_figures)
 
     def exact(self, key: int) -> list[str]:
-        """Return the names with this key of exactly a prompt and an answer."""
+        """Return the names with this key of a prompt and an answer."""
         return _best(*self._exact.shared([key]), lambda _: True)
 
     def add(self, name: str, keys: ExampleKeys) -> None:

@@ -4,7 +4,12 @@ not.
 
 from dataclasses import dataclass
 
-from services.dataset.ledger.similarity.candidate_index import ExampleKeys, exact_key, keys_of
+from services.dataset.ledger.similarity.candidate_index import (
+    ExampleKeys,
+    exact_key,
+    keys_of,
+    same_prompt,
+)
 from services.dataset.ledger.similarity.measure import similarity
 from services.dataset.ledger.similarity.stored_text import prompt_text, shortened
 from shared.storage.snapshots import Example
@@ -41,8 +46,14 @@ class ComparedExample:
         return exact_key(self.prompt, self.rejected or "")
 
     def corrects(self, earlier: "ComparedExample") -> bool:
-        """True for exactly the answer that this one corrects, to the same prompt."""
-        return (earlier.prompt, earlier.answer) == (self.prompt, self.rejected)
+        """True for the answer that this one corrects, to the same prompt. Case and blanks in the
+        prompt make no difference, nor do blanks at the end of the answer.
+        """
+        return (
+            self.rejected is not None
+            and earlier.answer.rstrip() == self.rejected.rstrip()
+            and same_prompt(earlier.prompt) == same_prompt(self.prompt)
+        )
 
     def has_prompt_like(self, earlier: "ComparedExample", threshold: float) -> bool:
         return similarity(self.prompt, earlier.prompt) >= threshold
