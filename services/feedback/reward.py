@@ -13,7 +13,8 @@ validation without a score) has reward 0.
 from collections import Counter
 from collections.abc import Sequence
 
-from services.feedback.rules import TOKEN_PATTERN, Rule
+from services.feedback.rules import Rule
+from services.feedback.tokens import tokens_of
 from shared.config.reward_policy import RewardPolicy
 from shared.events import FeedbackReceived, RewardPart
 
@@ -42,12 +43,13 @@ def reward_parts(
 
 def word_distance(before: str, after: str) -> float:
     """Return the share of words not common to two texts, in [0, 1]: 1 minus the Sørensen-Dice
-    coefficient of their multisets of words.
+    coefficient of their multisets of words. In scripts without blanks between words, each character
+    counts as a word.
 
     Linear in the length, unlike an edit distance, because the texts come from outside.
     """
     if before == after:
         return 0.0
-    old, new = Counter(TOKEN_PATTERN.findall(before)), Counter(TOKEN_PATTERN.findall(after))
+    old, new = Counter(tokens_of(before)), Counter(tokens_of(after))
     size = old.total() + new.total()
     return 1.0 - 2.0 * (old & new).total() / size if size else 0.0

@@ -60,6 +60,20 @@ def test_a_correction_counts_by_the_share_of_changed_words() -> None:
     assert word_distance("a b", "a b") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "most"),
+    [
+        ("我们的商店每天早上九点开门", "我们的商店每天早上八点开门", 0.1),
+        ("店は毎朝九時に開きます", "店は毎朝八時に開きます", 0.1),
+        ("ร้านเปิดเก้าโมง", "ร้านเปิดแปดโมง", 0.3),
+        ("दुकान नौ बजे खुलती है", "दुकान दस बजे खुलती है", 0.2),
+        ("The shop opens at nine", "The shop opens at eight", 0.2),
+    ],
+)
+def test_one_change_counts_little_in_every_script(before: str, after: str, most: float) -> None:
+    assert 0.0 < word_distance(before, after) <= most
+
+
 def test_a_policy_sets_action_values() -> None:
     policy = RewardPolicy(actions=ActionRewards(regenerated=0.0, thumbs_up=0.25))
     assert mean_reward(reward_parts(make_feedback("regenerated"), (), policy)) == 0.0

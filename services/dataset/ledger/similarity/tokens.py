@@ -14,18 +14,11 @@ from functools import lru_cache
 from typing import Literal
 
 from services.dataset.ledger.similarity import vocabulary, word_forms
+from shared.scripts import MARKS, UNSPACED
 
 Role = Literal["word", "name", "light", "decisive", "emoji", "character", "filler"]
 
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uf900-\ufaff\U00020000-\U0003ffff"
-)
-# Vowel signs and accents are no letters to `re`: they belong to the word that they are written in.
-_MARKS = (
-    "\u0300-\u036f\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0951-\u0957\u0962-\u0963\u0980-\u0dff"
-)
-_LETTER = f"(?:(?![{_UNSPACED}])[\\w{_MARKS}])"
+_LETTER = f"(?:(?![{UNSPACED}])[\\w{MARKS}])"
 _EMOJI = "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff]"
 _SYMBOL = r"[+*/=<>%&|^~@$€£¥₹°§±×÷≤≥≠√∞\\]"
 
@@ -50,7 +43,7 @@ _UNSPACED_PHRASE = "|".join(
 _TOKEN = re.compile(
     rf"(?P<number>\d+(?:[.,:/\-]\d+)*)(?P<unit>{_LETTER}*)"
     rf"|(?P<word>{_LETTER}+(?:'{_LETTER}+)?(?:\+\+|\#)?)"
-    rf"|(?P<phrase>{_UNSPACED_PHRASE})|(?P<character>[{_UNSPACED}])"
+    rf"|(?P<phrase>{_UNSPACED_PHRASE})|(?P<character>[{UNSPACED}])"
     rf"|(?P<emoji>{_EMOJI})|(?P<symbol>{_SYMBOL}|(?<!\S)-(?=\d))"
 )
 _NUMBER_OR_WORD, _ASCII_NUMBER_OR_WORD = (
