@@ -66,5 +66,5 @@ CMD ["python", "-m", "ratchet.local_stack.bases", "/data/bases"]
 # The last stage is the default target.
 FROM runtime AS slim
 COPY --from=build-slim /app/venv /app/venv
-EXPOSE 8080 8091 8092
+EXPOSE 8080 8091 8092 8094
 CMD ["ratchet", "--help"]

@@ -33,7 +33,7 @@ from pydantic_settings import NoDecode
 from shared.errors import Unavailable
 from shared.logs import Log
 
-Service = Literal["feedback", "dataset", "trainer"]
+Service = Literal["feedback", "dataset", "builder", "trainer"]
 Action = Literal["kill", "pause", "stall", "fail"]
 
 
@@ -84,6 +84,11 @@ FAILPOINTS: tuple[Failpoint, ...] = (
         "all records that an event caused",
         "the event's offset",
     ),
+    Failpoint(
+        "builder.recorded", ("builder",), "the batch and its recorded announcement", "its event"
+    ),
+    Failpoint("builder.announced", ("builder",), "the batch's event", "the answer"),
+    Failpoint("builder.answered", ("builder",), "the answer", "the offset"),
     Failpoint("trainer.planned", ("trainer",), "the plan of a run", "its first step"),
     Failpoint(
         "trainer.heard_step",

@@ -34,14 +34,14 @@ SUMMARY = DashboardRow(
     (
         stat_panel(
             "Ready services",
-            "Number of the four services with at least one ready instance. Below 4: the row "
-            "`Service health` shows which one is missing; see its log.",
+            "Number of services, the builder included, with at least one ready instance. Below 5: "
+            "the row `Service health` shows which one is missing; see its log.",
             Query(
                 f"sum(max by (service) (ratchet_service_ready{{{NAMESPACE}}}))",
                 "ready",
                 instant=True,
             ),
-            steps=((None, RED), (4, GREEN)),
+            steps=((None, RED), (5, GREEN)),
             no_value="none",
             width=3,
         ),

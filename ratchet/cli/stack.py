@@ -45,6 +45,7 @@ def up(
     dataset_port: int = Ports.dataset,
     trainer_port: int = Ports.trainer,
     registry_port: int = Ports.registry,
+    builder_port: int = Ports.builder,
 ) -> None:
     """Run Kafka, serving and the four services on this machine until Ctrl-C."""
     ports = Ports(
@@ -55,6 +56,7 @@ def up(
         dataset_port,
         trainer_port,
         registry_port,
+        builder_port,
     )
     view = LogView(state / "ratchet.log", SystemClock())
 

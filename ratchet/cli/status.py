@@ -27,6 +27,7 @@ def show_status(
     feedback_port: int = Ports.feedback,
     dataset_port: int = Ports.dataset,
     trainer_port: int = Ports.trainer,
+    builder_port: int = Ports.builder,
     json: Json = False,
 ) -> None:
     """Show services, models and their newest runs, and what needs a person; the exit status is then
@@ -36,6 +37,7 @@ def show_status(
         probe("serving", local_url(serving_port)),
         probe("feedback", local_url(feedback_port)),
         dataset := probe("dataset", local_url(dataset_port)),
+        probe("builder", local_url(builder_port)),
         probe("trainer", local_url(trainer_port)),
         probe("registry", registry.rstrip("/")),
     ]

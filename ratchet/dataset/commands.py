@@ -15,8 +15,6 @@ from ratchet.dataset.importing import import_file
 from ratchet.dataset.lookup import (
     batch_references,
     find_batch,
-    find_imported,
-    imported_datasets,
     is_imported_reference,
     read_announced_batches,
 )
@@ -25,6 +23,7 @@ from ratchet.dataset.waiting import show_waiting
 from ratchet.options import DEFAULT_BOOTSTRAP_SERVERS, Bootstrap, Json, security_from_environment
 from shared.errors import Misconfigured, ObjectNotFound
 from shared.events import Artefact, BatchReady
+from shared.storage.imported_datasets import find_imported, imported_datasets
 from shared.storage.object_store import FsspecStore, ObjectStore, get_verified
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, ExampleKind, read_manifest
 

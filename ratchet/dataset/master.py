@@ -15,7 +15,6 @@ from ratchet.dataset.training import (
     LANE,
     accepted_hyperparameters,
     announce_dataset,
-    newest_feedback_batch,
     service_environment,
 )
 from ratchet.local_stack.token_store import token_for
@@ -34,6 +33,7 @@ from ratchet.options import (
 )
 from ratchet.registry_client import RegistryClient
 from shared.events import Artefact, BatchReady
+from shared.kafka.announced_batches import newest_feedback_batch
 
 master = typer.Typer(
     no_args_is_help=True, help="Build a dataset from documents and train the lane `master` on it."

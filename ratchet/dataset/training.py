@@ -9,7 +9,6 @@ import typer
 from pydantic_core import from_json, to_json
 
 from ratchet import console
-from ratchet.dataset.base_targets import require_targets
 from ratchet.dataset.importing import (
     Columns,
     RecordFormats,
@@ -17,7 +16,7 @@ from ratchet.dataset.importing import (
     run_service,
     show_report,
 )
-from ratchet.dataset.lookup import find_imported, is_imported_reference, read_announced_batches
+from ratchet.dataset.lookup import is_imported_reference, read_announced_batches
 from ratchet.options import (
     DEFAULT_BOOTSTRAP_SERVERS,
     DEFAULT_STATE,
@@ -27,10 +26,13 @@ from ratchet.options import (
     ModelFiles,
     security_from_environment,
 )
+from shared.config.base_targets import require_run
 from shared.config.models import load_models
 from shared.errors import CommandRefused, Misconfigured
 from shared.events import Artefact, BatchReady
 from shared.events.hyperparameters import HyperparameterValue, Lane
+from shared.kafka.announced_batches import newest_feedback_batch
+from shared.storage.imported_datasets import find_imported
 from shared.storage.object_store import FsspecStore
 
 LANE: Lane = "master"
@@ -140,17 +142,6 @@ def announce_dataset(
     raise typer.Exit(status)
 
 
-def newest_feedback_batch(
-    batches: Iterable[BatchReady], model: str
-) -> tuple[BatchReady | None, int]:
-    """Return the newest batch of a model's feedback, in whichever shard, and the number of the
-    batch after it. `batches` are in the order of the log.
-    """
-    of_feedback = [batch for batch in batches if batch.model == model and batch.lane != LANE]
-    newest = of_feedback[-1] if of_feedback else None
-    return newest, newest.number + 1 if newest else 0
-
-
 def parse_hyperparameters(assignments: Iterable[str]) -> dict[str, HyperparameterValue]:
     """Parse `NAME=VALUE`: a number, true, false, a word, or for `targets` names separated by
     commas. Raises Misconfigured.
@@ -189,10 +180,7 @@ def require_lane(
     declared = load_models(models)
     if model not in declared.files:
         raise Misconfigured(f"no file in {models} declares the model {model!r}")
-    if lane not in declared.files[model].lanes:
-        raise Misconfigured(f"{models / model}.yaml declares no lane {lane!r}; add it under lanes")
-    training = declared.files[model].lanes[lane].training.with_values(hyperparameters)
-    require_targets(declared.files[model], training, bases)
+    require_run(declared.files[model], lane, hyperparameters, bases)
 
 
 def _dataset(

@@ -14,9 +14,11 @@ from shared.messaging.topics import (
     FEEDBACK_RECEIVED,
     FEEDBACK_SCORED,
     TOPICS,
+    TRAINING_ANSWERS,
     TRAINING_BATCHES,
     TRAINING_CHECKPOINTS,
     TRAINING_PROGRESS,
+    TRAINING_REQUESTS,
     TRAINING_ROLLBACKS,
     Topic,
     dead_letter_topic,
@@ -40,12 +42,15 @@ class ConsumerGroup:
 CONSUMER_GROUPS: tuple[ConsumerGroup, ...] = (
     ConsumerGroup("ratchet-feedback", "feedback", (FEEDBACK_RECEIVED,)),
     ConsumerGroup("ratchet-dataset", "dataset", (FEEDBACK_SCORED,)),
+    # The builder: a process of the dataset service.
+    ConsumerGroup("ratchet-builder", "dataset", (TRAINING_REQUESTS,)),
     ConsumerGroup("ratchet-trainer", "trainer", (TRAINING_BATCHES,)),
     ConsumerGroup(
         "ratchet-registry",
         "registry",
         (
             DATASET_WITHDRAWALS,
+            TRAINING_ANSWERS,
             TRAINING_BATCHES,
             TRAINING_PROGRESS,
             TRAINING_CHECKPOINTS,

@@ -12,6 +12,7 @@ _COLOURS = {
     "serving": "magenta",
     "feedback": "cyan",
     "dataset": "blue",
+    "builder": "blue",
     "trainer": "yellow",
     "registry": "green",
 }

@@ -22,6 +22,7 @@ class Ports:
     dataset: int = 8092
     trainer: int = 8093
     registry: int = 8080
+    builder: int = 8094
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ def local_url(port: int, path: str = "") -> str:
 def process_specs(
     layout: StackLayout, ports: Ports, bootstrap_servers: str, log_level: str = "info"
 ) -> tuple[ProcessSpec, ...]:
-    """Return serving, to which the registry connects, and the four services."""
+    """Return serving, to which the registry connects, the four services, and the dataset service's
+    builder.
+    """
     state = layout.state
     common = {
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
@@ -91,6 +94,7 @@ def process_specs(
         ),
         spec("feedback", "services.feedback", ports.feedback, RATCHET_DATA=str(state / "faust")),
         spec("dataset", "services.dataset", ports.dataset, RATCHET_DATA=str(state / "faust")),
+        spec("builder", "services.dataset.builder", ports.builder),
         replace(trainer, stop_seconds=SAVING_SECONDS + 30),
         spec(
             "registry",

@@ -14,13 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from services.dataset import SOURCE
-from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.build_settings import BuildSettings
-from services.dataset.imports.training_batch import (
-    training_manifest,
-    write_training_manifest,
-)
+from services.dataset.training_announcement import announce_batch, write_training_batch
 from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
@@ -29,14 +24,8 @@ from shared.events import Artefact, BatchReady
 from shared.kafka.client import KafkaProducer
 from shared.kafka.security import kafka_security
 from shared.logs import configure
-from shared.messaging.bus import publish
-from shared.messaging.topics import TRAINING_BATCHES
 from shared.service.exit_status import CLEAN, FAILED, MISCONFIGURED
-from shared.service.retry import RetryPolicy
 from shared.storage.object_store import FsspecStore
-from shared.storage.snapshots import read_manifest
-
-_ATTEMPTS = 3
 
 
 async def announce(arguments: argparse.Namespace, settings: BuildSettings) -> BatchReady:
@@ -45,22 +34,19 @@ async def announce(arguments: argparse.Namespace, settings: BuildSettings) -> Ba
     models = load_models(settings.models)
     if arguments.model not in models.files:
         raise Misconfigured(f"no file in {settings.models} declares {arguments.model!r}")
-    store = FsspecStore(settings.object_store)
-    manifest = training_manifest(
-        read_manifest(store, arguments.dataset),
+    event = write_training_batch(
+        FsspecStore(settings.object_store),
         models.get(arguments.model),
+        arguments.dataset,
         arguments.previous,
         arguments.number,
         arguments.hyperparameters,
+        SystemClock().now(),
     )
-    artefact = write_training_manifest(store, manifest)
-    event = batch_ready_event(manifest, artefact, SystemClock().now())
     producer = KafkaProducer(settings.bootstrap_servers, kafka_security(settings))
     try:
         await producer.start()
-        await RetryPolicy(_ATTEMPTS).call(
-            lambda: publish(producer, TRAINING_BATCHES, event.model, event, SOURCE), log
-        )
+        await announce_batch(producer, event, log)
     finally:
         await producer.stop()
     return event

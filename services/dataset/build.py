@@ -19,21 +19,17 @@ from services.dataset.build_settings import BuildSettings
 from services.dataset.build_teacher import teacher_of
 from services.dataset.building.dataset_building import BuildReport, BuildRequest, build_dataset
 from services.dataset.building.recipe import read_recipe
-from services.dataset.imports.formats import RecordFormat
-from services.dataset.imports.import_curation import ImportCuration
+from services.dataset.dataset_import import curation_of, redactor_of
 from services.dataset.imports.importing import ImportReport, ImportRequest, import_file
-from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.snapshot.writer import ObjectWriter
 from services.dataset.sources.isolated_reader import IsolatedReader
 from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.errors import Misconfigured, RatchetError
-from shared.events import Artefact
+from shared.events import Artefact, RecordFormat
 from shared.failpoints import arm
 from shared.identity import digest_of
 from shared.logs import configure
-from shared.redaction.names import load_name_finder
-from shared.redaction.redactor import Redactor
 from shared.service.exit_status import CLEAN, FAILED, MISCONFIGURED
 from shared.storage.object_store import FsspecStore
 
@@ -50,20 +46,11 @@ def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportRepor
     arm(settings.failpoints, configure("build", settings.log_level, settings.log_format))
     models = load_models(settings.models)
     model_file = models.require(arguments.model)
-    golden = GoldenSet(
-        (example.messages for example in models.golden(arguments.model)),
-        model_file.curation.similarity,
-    )
-    find_names = (
-        load_name_finder(settings.names_pipeline, settings.names_language)
-        if model_file.redaction.names
-        else None
-    )
     store: ObjectWriter = (
         _DryRunStore() if arguments.dry_run else FsspecStore(settings.object_store)
     )
-    redactor = Redactor(model_file.redaction, find_names)
-    curation = ImportCuration(model_file, golden, redactor)
+    redactor = redactor_of(model_file, settings)
+    curation = curation_of(models, model_file, redactor)
     if arguments.documents is not None:
         recipe = read_recipe(arguments.recipe)
         teach = (

@@ -17,6 +17,9 @@ import uvicorn
 from services.registry.api import retention as retention_api
 from services.registry.api import routes as api
 from services.registry.api.current_tokens import CurrentTokens
+from services.registry.api.training_requests import routes as training_requests
+from services.registry.api.training_requests.requests import TrainingStarts
+from services.registry.api.training_requests.uploads import Uploads, is_upload
 from services.registry.app import GROUP, LIVE_GROUP, MAX_BATCH_SIZE, TOPICS, Registry
 from services.registry.deploy.deployer import Deployer
 from services.registry.deploy.deployment_runner import DeployPolicy
@@ -101,8 +104,13 @@ async def run(settings: RegistrySettings) -> None:
         registry = Registry(database, models, deployer, runtime)
         application = api.build(registry, health, metrics.registry, tokens, settings.require_tokens)
         application.include_router(retention_api.routes(models, pruner))
+        uploads = Uploads(store, settings.upload_mib << 20)
+        starts = TrainingStarts(registry, store, uploads, settings.bases)
+        application.include_router(training_requests.routes(starts))
         pages.add_pages(application, registry, store)
-        server = _RegistryServer(server_config(application, shutdown_seconds=2))
+        server = _RegistryServer(
+            server_config(application, shutdown_seconds=2, streams_body=is_upload)
+        )
         await asyncio.to_thread(database.migrate)
         try:
             await producer.start()

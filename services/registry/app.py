@@ -20,6 +20,7 @@ from services.registry.handlers import (
     examples_withdrawn,
     model_declared,
     training_progressed,
+    training_request_answered,
     training_rolled_back,
 )
 from services.registry.reporting import DecisionReport
@@ -27,7 +28,7 @@ from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.audit_queries import OPERATOR, add_audit_entry
 from services.registry.store.database import Database, RefusedByDatabase, Session, SessionInfo
-from services.registry.store.outbox import TRACE_HEADERS, enqueue
+from services.registry.store.outbox import TRACE_HEADERS, RegistryEvent, enqueue
 from services.registry.store.queries import aliases_of, hold_of
 from services.registry.store.tables import Json
 from shared.config.canary import CanarySettings
@@ -40,6 +41,7 @@ from shared.events import (
     ExamplesWithdrawn,
     FeedbackScored,
     TrainingProgressed,
+    TrainingRequestAnswered,
     TrainingRolledBack,
     VersionEvent,
     VersionPromoted,
@@ -50,6 +52,7 @@ from shared.messaging.bus import Record
 from shared.messaging.codec import decode
 from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
+    TRAINING_ANSWERS,
     TRAINING_BATCHES,
     TRAINING_CHECKPOINTS,
     TRAINING_PROGRESS,
@@ -69,7 +72,7 @@ LIVE_GROUP = "ratchet-registry-live"
 MAX_BATCH_SIZE = 500
 TRIAL_CHECK_SECONDS = 5.0
 
-D = TypeVar("D", bound=VersionEvent | None)
+D = TypeVar("D", bound=RegistryEvent | None)
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 
@@ -84,6 +87,7 @@ class Subscription(Generic[E]):
 
 SUBSCRIPTIONS: Mapping[str, Subscription[Any]] = {
     DATASET_WITHDRAWALS: Subscription(ExamplesWithdrawn, examples_withdrawn),
+    TRAINING_ANSWERS: Subscription(TrainingRequestAnswered, training_request_answered),
     TRAINING_BATCHES: Subscription(BatchReady, batch_ready),
     TRAINING_PROGRESS: Subscription(TrainingProgressed, training_progressed),
     TRAINING_CHECKPOINTS: Subscription(CheckpointSaved, checkpoint_saved),
@@ -236,7 +240,7 @@ class Registry:
     async def _decide(
         self,
         work: Callable[[Session], R],
-        decided_in: Callable[[R], Sequence[VersionEvent]],
+        decided_in: Callable[[R], Sequence[RegistryEvent]],
         info: SessionInfo | None = None,
     ) -> R:
         """Run a decision in a transaction whose outbox gets the events decided in its result, then
@@ -272,7 +276,7 @@ class Registry:
         except RatchetError as error:
             self._log.warning("refused request not audited", model=model, reason=str(error))
 
-    def _act_on(self, events: Sequence[VersionEvent]) -> None:
+    def _act_on(self, events: Sequence[RegistryEvent]) -> None:
         """Report decided events, and wake the deployer for a moved champion."""
         for event in events:
             self._report.report_event(event)
@@ -292,7 +296,7 @@ class Registry:
         self._report.show_hold(model, on_hold)
 
 
-def _present(event: VersionEvent | None) -> Sequence[VersionEvent]:
+def _present(event: RegistryEvent | None) -> Sequence[RegistryEvent]:
     return [event] if event is not None else []
 
 

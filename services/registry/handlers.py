@@ -33,6 +33,7 @@ from services.registry.store.tables import (
     RunPointRow,
     VersionRow,
 )
+from services.registry.training_requests import record_answer
 from services.registry.versions.moves import move_aliases, promote
 from services.registry.versions.withdrawals import record_withdrawal
 from shared.config.canary import CanarySettings
@@ -43,6 +44,7 @@ from shared.events import (
     CheckpointSaved,
     ExamplesWithdrawn,
     TrainingProgressed,
+    TrainingRequestAnswered,
     TrainingRolledBack,
     VersionEvent,
     VersionPromoted,
@@ -101,6 +103,14 @@ def examples_withdrawn(
 ) -> list[VersionEvent]:
     """Record examples that were withdrawn from training."""
     record_withdrawal(session, event, context.offset, context.now)
+    return []
+
+
+def training_request_answered(
+    session: Session, event: TrainingRequestAnswered, context: HandlerContext
+) -> list[VersionEvent]:
+    """Record the builder's answer to a training request."""
+    record_answer(session, event, context.now)
     return []
 
 

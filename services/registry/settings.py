@@ -78,6 +78,9 @@ class RegistrySettings(ServiceSettings):
         ),
     ] = SecretStr("")
     require_tokens: RequireTokens = False
+    upload_mib: Annotated[
+        int, Field(ge=1, le=4096, description="largest file that may be uploaded, in MiB")
+    ] = 64
     webhooks_file: Annotated[
         Path | None,
         Field(

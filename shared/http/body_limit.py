@@ -2,6 +2,7 @@
 kept in memory.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,12 +13,16 @@ from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
 class BodyLimit:
     """Passes a request on once its whole body has arrived, if it has at most `max_bytes`."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, streams: Callable[[Scope], bool] | None = None
+    ) -> None:
+        """`streams` names the requests whose body the application itself reads and bounds."""
         self._app = app
         self._max_bytes = max_bytes
+        self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (self._streams is not None and self._streams(scope)):
             await self._app(scope, receive, send)
             return
         if self._declared_bytes(scope) > self._max_bytes:

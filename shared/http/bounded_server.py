@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from shared.http.body_limit import BodyLimit
@@ -24,6 +24,7 @@ from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
 
 MAX_CONNECTIONS = 1000
 ARRIVAL_SECONDS = 30.0
+BYTES_PER_SECOND = 256 << 10
 MAX_HEAD_BYTES = 16 << 10
 MAX_BODY_BYTES = 64 << 10
 LINGER_SECONDS = 2.0
@@ -43,7 +44,8 @@ class BoundedProtocol(H11Protocol):
       far; without any such, it is answered 503 and closed. So silent connections cannot keep
       probes out.
     - A connection is closed if the head of a request, or then its body, takes longer than
-      `ARRIVAL_SECONDS` to arrive, or if no next request arrives in that time.
+      `ARRIVAL_SECONDS` to arrive, or if no next request arrives in that time. A body has one more
+      second for every `BYTES_PER_SECOND` of it that have arrived.
     - A malformed request is answered with problem details: 400, or 431 if its head is too large.
     """
 
@@ -90,6 +92,8 @@ class BoundedProtocol(H11Protocol):
         if not self._refused:
             super().data_received(data)
             self._await_next_part()
+            if self._deadline is not None and self._awaited and self._awaited[1] == "body":
+                self._deadline += len(data) / BYTES_PER_SECOND
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -160,12 +164,14 @@ def server_config(
     max_body_bytes: int | None = MAX_BODY_BYTES,
     shutdown_seconds: int = SHUTDOWN_SECONDS,
     date_header: bool = True,
+    streams_body: Callable[[Scope], bool] | None = None,
 ) -> uvicorn.Config:
     """Return the configuration of a server that leaves logging to the process and trusts no proxy
     headers. At its stop it waits for the requests in flight, at most `shutdown_seconds`. With
-    `max_body_bytes` None, the application itself bounds what it reads.
+    `max_body_bytes` None, the application itself bounds what it reads; so it does for the requests
+    that `streams_body` names.
     """
-    bounded = app if max_body_bytes is None else BodyLimit(app, max_body_bytes)
+    bounded = app if max_body_bytes is None else BodyLimit(app, max_body_bytes, streams_body)
     return uvicorn.Config(
         LingeringClose(bounded),
         loop="asyncio",

@@ -15,6 +15,8 @@ from shared.events import (
     FeedbackReceived,
     FeedbackScored,
     TrainingProgressed,
+    TrainingRequestAnswered,
+    TrainingRequested,
     TrainingRolledBack,
     UserForgotten,
     VersionDeployed,
@@ -30,6 +32,8 @@ FEEDBACK_RECEIVED = "feedback.received"
 FEEDBACK_SCORED = "feedback.scored"
 DATASET_ENTRIES = "dataset.entries"
 DATASET_WITHDRAWALS = "dataset.withdrawals"
+TRAINING_REQUESTS = "training.requests"
+TRAINING_ANSWERS = "training.answers"
 TRAINING_BATCHES = "training.batches"
 TRAINING_PROGRESS = "training.progress"
 TRAINING_CHECKPOINTS = "training.checkpoints"
@@ -138,11 +142,30 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         4,
     ),
     Topic(
+        TRAINING_REQUESTS,
+        "model",
+        (TrainingRequested,),
+        "registry",
+        ("dataset",),
+        timedelta(days=30),
+        4,
+    ),
+    Topic(
+        TRAINING_ANSWERS,
+        "model",
+        (TrainingRequestAnswered,),
+        "dataset",
+        ("registry",),
+        timedelta(days=30),
+        4,
+    ),
+    # The dataset service reads it to find the newest batch of feedback of a model.
+    Topic(
         TRAINING_BATCHES,
         "model",
         (BatchReady,),
         "dataset",
-        ("trainer", "registry"),
+        ("dataset", "trainer", "registry"),
         timedelta(days=365),
         4,
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, get_args
 
 from shared.errors import StorageUnavailable
@@ -30,6 +31,14 @@ class CountedStore:
     def get(self, key: str) -> bytes:
         with self._counting("get"):
             return self._store.get(key)
+
+    def put_file(self, key: str, path: Path) -> None:
+        with self._counting("put"):
+            self._store.put_file(key, path)
+
+    def get_file(self, key: str, path: Path) -> None:
+        with self._counting("get"):
+            self._store.get_file(key, path)
 
     def exists(self, key: str) -> bool:
         with self._counting("exists"):

@@ -6,7 +6,9 @@ atomically.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -30,6 +32,12 @@ class ObjectStore(Protocol):
         """Write an object and return its artefact. Idempotent."""
 
     def get(self, key: str) -> bytes: ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write an object from a file, which need not fit into memory. Idempotent."""
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Write an object to a file."""
 
     def exists(self, key: str) -> bool: ...
 
@@ -75,7 +83,7 @@ class FsspecStore:
         path = self._path(key)
         try:
             if isinstance(self._files, LocalFileSystem):
-                _write_atomically(Path(path), data)
+                _write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
             else:
                 self._files.pipe_file(path, data)
         except OSError as error:
@@ -90,6 +98,25 @@ class FsspecStore:
         except OSError as error:
             raise StorageUnavailable(f"could not read {self._path(key)}: {error}") from error
         return data
+
+    def put_file(self, key: str, path: Path) -> None:
+        target = self._path(key)
+        try:
+            if isinstance(self._files, LocalFileSystem):
+                _write_atomically(Path(target), lambda temporary: copyfile(path, temporary))
+            else:
+                self._files.put_file(str(path), target)
+        except OSError as error:
+            raise StorageUnavailable(f"could not write {target}: {error}") from error
+
+    def get_file(self, key: str, path: Path) -> None:
+        source = self._path(key)
+        try:
+            self._files.get_file(source, str(path))
+        except FileNotFoundError as error:
+            raise ObjectNotFound(f"{source} is not in the object store") from error
+        except OSError as error:
+            raise StorageUnavailable(f"could not read {source}: {error}") from error
 
     def exists(self, key: str) -> bool:
         try:
@@ -137,6 +164,12 @@ class MemoryStore:
         except KeyError as error:
             raise ObjectNotFound(f"{key} is not in the object store") from error
 
+    def put_file(self, key: str, path: Path) -> None:
+        self.put(key, path.read_bytes())
+
+    def get_file(self, key: str, path: Path) -> None:
+        path.write_bytes(self.get(key))
+
     def exists(self, key: str) -> bool:
         return key in self.objects
 
@@ -147,11 +180,11 @@ class MemoryStore:
         self.objects.pop(key, None)
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        temporary.write_bytes(data)
+        write(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

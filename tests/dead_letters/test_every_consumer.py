@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from services.dataset.builder.build_order import BuildOrder
+from services.dataset.builder.requests import TrainingRequests
 from services.dataset.handlers import Dataset
 from services.feedback.app import FeedbackHandler
 from services.feedback.scoring import Policies
@@ -23,6 +25,7 @@ from shared.events import (
     FeedbackReceived,
     FeedbackScored,
     TrainingProgressed,
+    TrainingRequested,
     UserForgotten,
     VersionDeployed,
     WaitEnded,
@@ -34,6 +37,7 @@ from shared.messaging.topics import (
     FEEDBACK_RECEIVED,
     FEEDBACK_SCORED,
     TRAINING_BATCHES,
+    TRAINING_REQUESTS,
     dead_letter_topic,
 )
 from shared.service.consume import consume
@@ -91,6 +95,23 @@ async def dataset_service(_: Path) -> tuple[BufferedMemoryBus, Handle]:
     return bus, handle
 
 
+async def builder_service(folder: Path) -> tuple[MemoryBus, Handle]:
+    """A builder whose requests are refused: there is no such file."""
+    bus, store = MemoryBus(), MemoryStore()
+
+    async def read_batches() -> Sequence[BatchReady]:
+        return ()
+
+    async def build(order: BuildOrder, report_progress: Any) -> BatchReady:
+        store.get(order.request.data.uri)
+        raise AssertionError("the store is empty")
+
+    requests = TrainingRequests(
+        MODELS, folder, store, bus, read_batches, build, runtime_of("builder", log=LOG)
+    )
+    return bus, requests.handle
+
+
 async def trainer_service(folder: Path) -> tuple[MemoryBus, Handle]:
     """A trainer whose runs fail: the batches have no objects."""
     world = await started_world(folder)
@@ -108,6 +129,7 @@ CONSUMERS: Sequence[tuple[str, type[Event], Callable[[Path], Awaitable[tuple[Any
     (FEEDBACK_SCORED, FeedbackScored, dataset_service),
     (FEEDBACK_SCORED, WithdrawalRequested, dataset_service),
     (FEEDBACK_SCORED, WaitEnded, dataset_service),
+    (TRAINING_REQUESTS, TrainingRequested, builder_service),
     (TRAINING_BATCHES, BatchReady, trainer_service),
     *(
         (topic, subscription.event_type, registry_service)
@@ -213,5 +235,10 @@ def test_consumers_and_artefacts_are_complete() -> None:
     with_artefacts = {
         event.__name__ for _, event, _ in CONSUMERS if artefacts_of(golden_event(event))
     }
-    assert with_artefacts == {"BatchReady", "CheckpointSaved", "TrainingRolledBack"}
-    assert len(CONSUMERS) == 11
+    assert with_artefacts == {
+        "TrainingRequested",
+        "BatchReady",
+        "CheckpointSaved",
+        "TrainingRolledBack",
+    }
+    assert len(CONSUMERS) == 13

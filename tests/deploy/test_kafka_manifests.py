@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 import shared.messaging.topics
-from ratchet.kafka_admin.kafka_acls import CONSUMER_GROUPS, KafkaAcl, acls_by_user
+from ratchet.kafka_admin.kafka_acls import (
+    AUTOSCALED_GROUPS,
+    CONSUMER_GROUPS,
+    KafkaAcl,
+    acls_by_user,
+)
+from services.dataset.builder.settings import BuilderSettings
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry import app as registry
@@ -47,7 +53,7 @@ def test_consumer_groups_match_the_services() -> None:
     }
     assert by_service == {
         "feedback": {FeedbackSettings().feedback_group},
-        "dataset": {DatasetSettings().dataset_group},
+        "dataset": {DatasetSettings().dataset_group, BuilderSettings().builder_group},
         "trainer": {TrainerSettings().trainer_group},
         "registry": {registry.GROUP, registry.LIVE_GROUP},
     }
@@ -90,8 +96,12 @@ def test_acls_of_every_user() -> None:
             "w feedback.scored.dlq",
             "rw dataset.entries",
             "w dataset.withdrawals",
-            "w training.batches",
+            "r training.requests",
+            "w training.requests.dlq",
+            "w training.answers",
+            "rw training.batches",
             "group ratchet-dataset",
+            "group ratchet-builder",
         },
         "ratchet-trainer": {
             "r dataset.withdrawals",
@@ -107,6 +117,9 @@ def test_acls_of_every_user() -> None:
             "r feedback.scored",
             "r dataset.withdrawals",
             "w dataset.withdrawals.dlq",
+            "w training.requests",
+            "r training.answers",
+            "w training.answers.dlq",
             "r training.batches",
             "w training.batches.dlq",
             "r training.progress",
@@ -167,7 +180,11 @@ def test_streams_scale_by_lag_up_to_their_partitions() -> None:
     deployments = of_kind(combination(("autoscaling",)), "Deployment")
     for name, scaled_object in scaled.items():
         (trigger,) = scaled_object["spec"]["triggers"]
-        (group,) = [group for group in CONSUMER_GROUPS if group.service == name]
+        (group,) = [
+            group
+            for group in CONSUMER_GROUPS
+            if group.service == name and group.name in AUTOSCALED_GROUPS
+        ]
         assert (trigger["metadata"]["consumerGroup"], (trigger["metadata"]["topic"],)) == (
             group.name,
             group.topics,

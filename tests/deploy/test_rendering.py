@@ -26,7 +26,7 @@ from tests.deploy.rendering import (
     pods,
 )
 
-SERVICES = ("feedback", "dataset", "trainer", "registry")
+SERVICES = ("feedback", "dataset", "builder", "trainer", "registry")
 
 
 def test_all_overlays_and_components_are_rendered() -> None:
@@ -108,6 +108,7 @@ def test_images_have_exact_versions() -> None:
     assert {name: images[name] for name in (*SERVICES, "bases")} == {
         "feedback": [f"ratchet:{ratchet_version()}"],
         "dataset": [f"ratchet:{ratchet_version()}"],
+        "builder": [f"ratchet:{ratchet_version()}"],
         "trainer": [f"ratchet-trainer:{ratchet_version()}"],
         "registry": [f"ratchet:{ratchet_version()}"],
         "bases": [f"ratchet-bases:{ratchet_version()}"],

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.engine import make_url
 
 from ratchet.local_stack.ports import free_port
+from services.dataset.builder.settings import BuilderSettings
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry.api.authorization import PUBLIC_PATHS
@@ -37,6 +38,7 @@ from tests.deploy.rendering import (
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "feedback": FeedbackSettings,
     "dataset": DatasetSettings,
+    "builder": BuilderSettings,
     "trainer": TrainerSettings,
     "registry": RegistrySettings,
 }
@@ -85,7 +87,7 @@ def test_probes_use_existing_endpoints(unused_health: str) -> None:
         for service in SETTINGS
         for kind in ("startupProbe", "readinessProbe", "livenessProbe")
     }
-    assert len(probe_paths) == 12
+    assert len(probe_paths) == 15
     for (service, kind), path in probe_paths.items():
         assert path == ("/readyz" if kind == "readinessProbe" else "/healthz")
         if service == "registry":

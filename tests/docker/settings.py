@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from services.dataset.builder.settings import BuilderSettings
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry.settings import RegistrySettings
@@ -11,6 +12,7 @@ from shared.config.settings import PREFIX, ServiceSettings
 _SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "feedback": FeedbackSettings,
     "dataset": DatasetSettings,
+    "builder": BuilderSettings,
     "trainer": TrainerSettings,
     "registry": RegistrySettings,
 }

@@ -21,7 +21,7 @@ from tests.docker.dockerfile import environment_of, lineage, stages
 from tests.docker.settings import VARIABLES_BY_MODULE
 
 FILE = Path("compose.yaml")
-OWN_SERVICES = ("topics", "bases", "feedback", "dataset", "trainer", "registry")
+OWN_SERVICES = ("topics", "bases", "feedback", "dataset", "builder", "trainer", "registry")
 EXTERNAL_SERVICES = ("kafka", "ollama", "prometheus", "grafana")
 
 
@@ -71,7 +71,7 @@ def test_commands_run_existing_modules(compose: dict[str, Any]) -> None:
         if "command" in compose["services"][name]
     }
     assert commands.pop("topics") == ["ratchet", "topics", "apply"]
-    assert set(commands) == {"feedback", "dataset", "trainer", "registry"}
+    assert set(commands) == {"feedback", "dataset", "builder", "trainer", "registry"}
     for command in commands.values():
         assert command[:2] == ["python", "-m"]
         assert find_spec(f"{command[2]}.__main__") is not None
@@ -84,7 +84,7 @@ def test_commands_run_existing_modules(compose: dict[str, Any]) -> None:
 def test_every_variable_is_read_by_a_service(compose: dict[str, Any]) -> None:
     read = {
         name: VARIABLES_BY_MODULE[f"services.{name}"]
-        for name in ("feedback", "dataset", "trainer", "registry")
+        for name in ("feedback", "dataset", "builder", "trainer", "registry")
     }
     everywhere = frozenset().union(*read.values())
     for name in OWN_SERVICES:
@@ -104,7 +104,7 @@ def test_ports_are_bound_to_loopback_and_match_listeners(
     }
     own = {
         name: getattr(Ports(), name)
-        for name in ("kafka", "feedback", "dataset", "trainer", "registry")
+        for name in ("kafka", "feedback", "dataset", "builder", "trainer", "registry")
     }
     external = {"ollama": 11434, "prometheus": 9090, "grafana": 3000}
     assert ports == {name: f"127.0.0.1:{port}:{port}" for name, port in (own | external).items()}
@@ -114,7 +114,9 @@ def test_ports_are_bound_to_loopback_and_match_listeners(
         for line in stage.all("EXPOSE")
         for port in line.split()
     }
-    assert exposed == {str(own[name]) for name in ("feedback", "dataset", "trainer", "registry")}
+    assert exposed == {
+        str(own[name]) for name in ("feedback", "dataset", "builder", "trainer", "registry")
+    }
     for name, port in own.items():
         assert (
             f":{port}" in str(compose["services"][name]["healthcheck"]["test"]) or name == "kafka"
@@ -146,6 +148,7 @@ def test_containers_can_write_only_their_own_data(compose: dict[str, Any]) -> No
     writes = {
         "feedback": ("RATCHET_DATA",),
         "dataset": ("RATCHET_DATA", "RATCHET_OBJECT_STORE"),
+        "builder": ("RATCHET_OBJECT_STORE",),
         "trainer": ("RATCHET_WORK", "RATCHET_OBJECT_STORE"),
         "registry": ("RATCHET_MERGED", "RATCHET_OBJECT_STORE"),
         "bases": ("RATCHET_BASES",),
@@ -166,7 +169,7 @@ def test_containers_can_write_only_their_own_data(compose: dict[str, Any]) -> No
 
 def test_services_wait_for_their_dependencies(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    for name in ("feedback", "dataset", "trainer", "registry"):
+    for name in ("feedback", "dataset", "builder", "trainer", "registry"):
         assert services[name]["depends_on"]["topics"] == {
             "condition": "service_completed_successfully"
         }
@@ -187,7 +190,7 @@ def test_prometheus_scrapes_every_service(compose: dict[str, Any]) -> None:
     targets = {group["labels"]["service"]: group["targets"] for group in job["static_configs"]}
     assert targets == {
         name: [f"{name}:{getattr(Ports(), name)}"]
-        for name in ("feedback", "dataset", "trainer", "registry")
+        for name in ("feedback", "dataset", "builder", "trainer", "registry")
     }
     (rules,) = config["rule_files"]
     assert any(

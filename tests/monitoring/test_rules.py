@@ -59,7 +59,7 @@ def test_prometheus_scrapes_the_ports_of_ratchet_up() -> None:
     assert job["job_name"] == "ratchet"
     assert targets == {
         service: [f"127.0.0.1:{getattr(ports, service)}"]
-        for service in ("feedback", "dataset", "trainer", "registry")
+        for service in ("feedback", "dataset", "builder", "trainer", "registry")
     }
 
 

@@ -12,11 +12,12 @@ from typer.testing import CliRunner, Result
 
 from ratchet import console
 from ratchet.cli.commands import app
-from ratchet.dataset.lookup import batches_from_records, find_batch
+from ratchet.dataset.lookup import find_batch
 from ratchet.local_stack.ports import free_port
 from shared.errors import BusUnavailable, CommandRefused, Misconfigured, ObjectNotFound
 from shared.events import Artefact, BatchReady
 from shared.identity import batch_identity, digest_of
+from shared.kafka.announced_batches import batches_from_records
 from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import Record, publish
 from shared.messaging.codec import encode

@@ -12,7 +12,8 @@ from ratchet.local_stack.processes import Ports, StackLayout, process_specs
 from shared.python_command import module_command
 
 ROOT = Path(__file__).resolve().parents[2]
-PROCESSES = ("serving", "feedback", "dataset", "trainer", "registry")
+PROCESSES = ("serving", "feedback", "dataset", "builder", "trainer", "registry")
+SERVICES = ("feedback", "dataset", "trainer", "registry")
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_every_process_of_the_stack_is_tried(tmp_path: Path) -> None:
     assert tuple(spec.name for spec in specs) == PROCESSES
 
 
-@pytest.mark.parametrize("name", PROCESSES[1:])
+@pytest.mark.parametrize("name", SERVICES)
 def test_service_refuses_a_foreign_package_shared(name: str, folder: Path) -> None:
     (folder / "services" / "__init__.py").unlink()
     result = run(module_command(f"services.{name}"), folder, environment_with(folder))

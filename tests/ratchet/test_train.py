@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from ratchet.dataset.lookup import read_announced_batches
-from ratchet.dataset.training import newest_feedback_batch
 from shared.events import BatchReady
+from shared.kafka.announced_batches import newest_feedback_batch
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_manifest
 from tests.support.imported_files import chat, write_jsonl

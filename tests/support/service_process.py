@@ -19,11 +19,20 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class ServiceProcess:
-    """A process `python -m services.<name>` with its own settings."""
+    """A process `python -m services.<name>`, or of another module, with its own settings."""
 
-    def __init__(self, name: str, bootstrap_servers: str, folder: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        bootstrap_servers: str,
+        folder: Path,
+        *,
+        module: str | None = None,
+        **settings: str,
+    ) -> None:
         self.port = free_port()
         self.name = name
+        self._module = module or f"services.{name}"
         self._settings = {
             "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
             "RATCHET_MODELS": str(folder / "models"),
@@ -38,7 +47,7 @@ class ServiceProcess:
     def launch(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{self.name}"],
+                [sys.executable, "-m", self._module],
                 env=os.environ | self._settings,
                 stderr=log,
             )

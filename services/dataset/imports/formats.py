@@ -1,7 +1,7 @@
 """Formats of records: how each becomes examples, and how one is recognised by its keys."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 from services.dataset.imports.conversations import (
     Role,
@@ -24,11 +24,7 @@ from services.dataset.imports.records import (
     text_of,
     type_name,
 )
-from shared.events import Message
-
-RecordFormat = Literal[
-    "preference", "openai-preference", "chat", "sharegpt", "alpaca", "completion"
-]
+from shared.events import Message, RecordFormat
 
 _SPEAKERS: Mapping[str, Role] = {
     "system": "system",

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import IO
 
 from services.dataset.imports.dataset_draft import DatasetDraft
-from services.dataset.imports.formats import RecordFormat
 from services.dataset.imports.import_curation import ImportCuration
 from services.dataset.imports.reading import ImportedLine, read_file
 from services.dataset.imports.records import InvalidLine
 from services.dataset.snapshot.writer import ObjectWriter
 from shared.config.model_file import ModelFile
 from shared.errors import CommandRefused, StorageUnavailable
-from shared.events import Artefact, BatchCounts
+from shared.events import Artefact, BatchCounts, RecordFormat
 from shared.events.hyperparameters import Lane
 from shared.identity import digest_of_file
 from shared.storage.object_store import canonical_json

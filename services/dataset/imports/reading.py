@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.dataset.imports.byte_source import is_parquet, open_bytes, refuse_utf16
-from services.dataset.imports.formats import RecordFormat, examples_of, renamed
+from services.dataset.imports.formats import examples_of, renamed
 from services.dataset.imports.json_records import read_json_array, read_json_lines
 from services.dataset.imports.records import ImportedExample, InvalidLine, Records
 from services.dataset.imports.table_records import read_csv, read_parquet
 from shared.errors import CommandRefused
+from shared.events import RecordFormat
 
 _TABLES = (".csv", ".tsv")
 _BOM = b"\xef\xbb\xbf"

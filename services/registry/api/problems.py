@@ -15,6 +15,11 @@ from services.registry.api.pagination import UnknownCursor
 from services.registry.api.schemas import CurrentAliases
 from services.registry.lifecycle import IllegalMove
 from services.registry.store.database import UnstorableValue
+from services.registry.training_requests import (
+    TrainingRequestRefused,
+    UnknownTrainingRequest,
+    UploadTooLarge,
+)
 from services.registry.versions.moves import AdapterRemoved, NoMoveTarget, UnknownVersion
 from shared.errors import RatchetError, Unavailable, UnknownModel
 from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
@@ -49,14 +54,17 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (UnknownModel, 404, "unknown model"),
     (UnknownVersion, 404, "unknown version"),
     (UnknownRun, 404, "unknown run"),
+    (UnknownTrainingRequest, 404, "unknown training request"),
     (NoMoveTarget, 409, "no version to move to"),
     (AdapterRemoved, 409, "adapter removed"),
     (AmbiguousVersion, 409, "ambiguous name"),
     (IllegalMove, 409, "move not allowed"),
     (KeyInUse, 409, "idempotency key in use"),
     (PreconditionFailed, 412, "precondition failed"),
+    (UploadTooLarge, 413, "upload too large"),
     (KeyReused, 422, "idempotency key used for another request"),
     (UnknownCursor, 422, "unknown cursor"),
+    (TrainingRequestRefused, 422, "training request refused"),
     (UnstorableValue, 422, "value not storable"),
     (Unavailable, 503, "unavailable"),
 )
@@ -67,6 +75,7 @@ _MEANINGS: Mapping[int, str] = {
     404: "Not responses",
     409: "Conflict with the current state, or an idempotency key in use",
     412: "The aliases have changed since the ETag in `If-Match`; `current` has their values",
+    413: "The file has more bytes than the limit",
     422: "The request is invalid, or its idempotency key was used for another request",
     503: "The database is unavailable",
 }

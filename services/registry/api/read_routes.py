@@ -65,7 +65,7 @@ def routes(registry: Registry) -> APIRouter:
         cursor: Cursor = None,
     ) -> View:
         page = page_request("models", limit, cursor, paging.parse_name)
-        return _listed(
+        return list_response(
             request,
             response,
             limit,
@@ -98,7 +98,7 @@ def routes(registry: Registry) -> APIRouter:
     ) -> View:
         models.get(model)
         page = page_request(f"versions of {model}", limit, cursor, paging.parse_number)
-        return _listed(
+        return list_response(
             request,
             response,
             limit,
@@ -126,7 +126,7 @@ def routes(registry: Registry) -> APIRouter:
     ) -> View:
         models.get(model)
         page = page_request(f"withdrawals of {model}", limit, cursor, paging.parse_time_and_name)
-        return _listed(
+        return list_response(
             request,
             response,
             limit,
@@ -161,7 +161,7 @@ def routes(registry: Registry) -> APIRouter:
     ) -> View:
         models.get(model)
         page = page_request(f"history of {model}", limit, cursor, paging.parse_number)
-        return _listed(
+        return list_response(
             request,
             response,
             limit,
@@ -196,7 +196,7 @@ def routes(registry: Registry) -> APIRouter:
     ) -> View:
         models.get(model)
         page = page_request(f"runs of {model}", limit, cursor, paging.parse_time_and_name)
-        return _listed(
+        return list_response(
             request,
             response,
             limit,
@@ -210,7 +210,7 @@ def routes(registry: Registry) -> APIRouter:
     return router
 
 
-def _listed(request: Request, response: Response, limit: int, page: Page[View]) -> View:
+def list_response(request: Request, response: Response, limit: int, page: Page[View]) -> View:
     """Return a list as an object, so later releases can add fields to it."""
     if page.next is not None:
         response.headers["Link"] = paging.next_link(request.url.path, limit, page.next)

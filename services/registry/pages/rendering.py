@@ -81,6 +81,7 @@ _LABELS = {
     "remove": "adapters removed",
     "hold": "put on hold",
     "release": "hold released",
+    "request_training": "training requested",
     "undeployed": "deployment failed",
     "reevaluate": "waiting for re-evaluation",
     "exact_match": "exact match",

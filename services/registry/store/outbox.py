@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from typing import TypeAlias
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -17,11 +18,14 @@ from services.registry.store.queries import lock_aliases, unpublished_events
 from services.registry.store.tables import OutboxRow
 from shared.clock import Clock
 from shared.errors import Unavailable
-from shared.events import VersionEvent
+from shared.events import TrainingRequested, VersionEvent
 from shared.logs import Log
 from shared.messaging.bus import Producer
 from shared.messaging.codec import encode
-from shared.messaging.topics import MODELS_VERSIONS
+from shared.messaging.topics import MODELS_VERSIONS, TRAINING_REQUESTS
+
+RegistryEvent: TypeAlias = TrainingRequested | VersionEvent
+"""Events that the registry decides, about one model each."""
 
 SOURCE = "ratchet/registry"
 
@@ -35,7 +39,7 @@ _IDLE_SECONDS = 1.0
 _AT_ONCE = 100
 
 
-def enqueue(session: Session, events: Iterable[VersionEvent], now: datetime) -> None:
+def enqueue(session: Session, events: Iterable[RegistryEvent], now: datetime) -> None:
     """Publish events with their models' keys after the transaction has committed.
 
     The commit wakes the publisher. Locks each model, so its events are numbered in the order in
@@ -48,7 +52,7 @@ def enqueue(session: Session, events: Iterable[VersionEvent], now: datetime) -> 
         session.add(
             OutboxRow(
                 event_id=event.event_id,
-                topic=MODELS_VERSIONS,
+                topic=_topic_of(event),
                 key=event.model,
                 value=value,
                 headers={name: content.decode() for name, content in headers},
@@ -58,6 +62,10 @@ def enqueue(session: Session, events: Iterable[VersionEvent], now: datetime) -> 
         )
         session.flush()
         session.info[_ENQUEUED] = True
+
+
+def _topic_of(event: RegistryEvent) -> str:
+    return TRAINING_REQUESTS if isinstance(event, TrainingRequested) else MODELS_VERSIONS
 
 
 class OutboxPublisher:

@@ -78,6 +78,31 @@ class BatchRow(TableBase):
     closed_at: Mapped[datetime]
 
 
+class TrainingRequestRow(TableBase):
+    """A training request of an operator, for an imported dataset or for a file of this name, with
+    the builder's newest answer. `fingerprint` identifies the HTTP request.
+    """
+
+    __tablename__ = "training_requests"
+    __table_args__ = (Index("training_requests_of", "model", "requested_at"),)
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    lane: Mapped[str]
+    dataset: Mapped[str | None]
+    file: Mapped[str | None]
+    hyperparameters: Mapped[Json]
+    operator: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[str]
+    state: Mapped[str]
+    detail: Mapped[str] = mapped_column(Text)
+    batch_id: Mapped[str | None]
+    counts: Mapped[Json | None]
+    requested_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
 class RunRow(TableBase):
     """A training run, one for each batch. `state` is its phase while it runs, then its outcome."""
 

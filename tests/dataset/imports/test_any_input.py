@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.dataset.imports.formats import RecordFormat, examples_of
+from services.dataset.imports.formats import examples_of
 from services.dataset.imports.records import InvalidLine
 from shared.errors import CommandRefused
+from shared.events import RecordFormat
 from tests.support.imported_files import curation, read_all
 
 FIELDS = [

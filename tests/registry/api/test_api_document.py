@@ -32,6 +32,7 @@ from services.registry.store.tables import CanaryTargetRow, DeploymentRow, RunRo
 from services.registry.versions.withdrawals import record_withdrawal
 from shared.config.canary import CanarySettings
 from shared.http.problem_details import PROBLEM_JSON
+from tests.registry.api.test_training_requests import add_dataset
 from tests.registry.deploy.test_deployment import Stage
 from tests.registry.versions.test_withdrawals import withdrawn
 from tests.support.app_server import serving
@@ -45,6 +46,8 @@ OPERATIONS = (
     "GET /api/models/{model}/versions/{version}",
     "GET /api/models/{model}/withdrawals",
     "GET /api/models/{model}/runs",
+    "GET /api/models/{model}/training-requests",
+    "GET /api/models/{model}/training-requests/{request_id}",
     "GET /api/models/{model}/aliases/{alias}",
     "GET /api/models/{model}/history",
     "GET /api/models/{model}/retention",
@@ -56,6 +59,8 @@ OPERATIONS = (
     "POST /api/models/{model}/rollback",
     "POST /api/models/{model}/hold",
     "POST /api/models/{model}/release",
+    "POST /api/models/{model}/uploads",
+    "POST /api/models/{model}/training-requests",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -117,6 +122,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     )
     stage.app.include_router(retention_api.routes(models, pruner))
     put_on_trial(registry_db, "r3")
+    add_dataset(stage)
     registry_db.run(
         lambda session: record_withdrawal(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW)
     )

@@ -13,6 +13,9 @@ import pytest
 from sqlalchemy import select
 
 from services.registry.api import routes as api
+from services.registry.api.training_requests import routes as training_requests
+from services.registry.api.training_requests.requests import TrainingStarts
+from services.registry.api.training_requests.uploads import Uploads
 from services.registry.app import Registry
 from services.registry.deploy.deployer import Deployer
 from services.registry.deploy.deployment_runner import DeployPolicy
@@ -56,6 +59,7 @@ from tests.support.registry_events import (
 from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
+MAX_UPLOAD_BYTES = 1 << 16
 POLICY = DeployPolicy(keep_versions=1)
 
 
@@ -117,6 +121,10 @@ class Stage:
         models = Models({"support": MODEL}, folder)
         self.registry = Registry(registry_db.database, models, self.deployer, self.runtime)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
+        self.starts = TrainingStarts(
+            self.registry, self.store, Uploads(self.store, MAX_UPLOAD_BYTES), folder / "bases"
+        )
+        self.app.include_router(training_requests.routes(self.starts))
         pages.add_pages(self.app, self.registry, self.store)
 
     def deployer_of(self, replica: str, metrics: Metrics | None = None) -> Deployer:

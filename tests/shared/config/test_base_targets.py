@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.dataset.base_targets import require_targets
+from shared.config.base_targets import require_targets
 from shared.config.model_file import ModelFile
 from shared.errors import Misconfigured
 

@@ -1,17 +1,36 @@
-"""Check of a lane's target projections against the base, from the headers of its weight files."""
+"""Checks of a run before its data are read: its lane, its hyperparameters, and its targets, which
+are compared with the headers of the base's weight files.
+"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured
+from shared.events.hyperparameters import HyperparameterValue, Lane
 from shared.storage.base_projections import (
     layer_counts,
     match_targets,
     projection_names,
     read_tensor_shapes,
 )
+
+
+def require_run(
+    model_file: ModelFile,
+    lane: Lane,
+    hyperparameters: Mapping[str, HyperparameterValue],
+    bases: Path,
+) -> None:
+    """Raise Misconfigured if a model file cannot train a lane with these hyperparameters."""
+    if lane not in model_file.lanes:
+        raise Misconfigured(
+            f"the file of {model_file.model} declares no lane {lane!r}; add it under lanes"
+        )
+    training = model_file.lanes[lane].training.with_values(hyperparameters)
+    require_targets(model_file, training, bases)
 
 
 def require_targets(model_file: ModelFile, training: TrainingConfig, bases: Path) -> None:

@@ -1,0 +1,1 @@
+"""Training started by a person over HTTP: uploaded files, and requests with their state."""
