@@ -15,8 +15,9 @@ SOURCE = "/ratchet/documents"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A question with its answer. `document` is the name of the document, None for a template, and
-    `place` says where in it the answer is.
+    """A question with its answer. `rewordings` are other questions with the same answer;
+    `document` is the name of the document, None for a template, and `place` says where in it the
+    answer is.
     """
 
     origin: Origin
@@ -24,14 +25,25 @@ class Candidate:
     answer: str
     document: str | None = None
     place: str | None = None
+    rewordings: tuple[str, ...] = ()
 
-    def as_example(self, system: str | None, *, is_held_out: bool | None) -> ImportedExample:
-        """Make the example to curate."""
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """All questions with this answer."""
+        return (self.question, *self.rewordings)
+
+    def as_examples(
+        self, system: str | None, *, is_held_out: bool | None
+    ) -> tuple[ImportedExample, ...]:
+        """Make the examples to curate, one for each question."""
         instructions = (Message(role="system", content=system),) if system else ()
-        return ImportedExample(
-            (*instructions, Message(role="user", content=self.question)),
-            self.answer,
-            origin=f"{SOURCE}/{self.origin}",
-            place=self.place,
-            is_held_out=is_held_out,
+        return tuple(
+            ImportedExample(
+                (*instructions, Message(role="user", content=question)),
+                self.answer,
+                origin=f"{SOURCE}/{self.origin}",
+                place=self.place,
+                is_held_out=is_held_out,
+            )
+            for question in self.questions
         )

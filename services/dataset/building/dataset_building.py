@@ -218,9 +218,10 @@ def _curate(
     for candidate in candidates:
         side = None if candidate.document is None else candidate.document in held_out
         try:
-            curated = curation.curate([candidate.as_example(system, is_held_out=side)])
+            # As examples of one line, the wordings of a question are not compared.
+            curated = curation.curate(candidate.as_examples(system, is_held_out=side))
         except InvalidLine:
-            draft.dropped[FORMAT] += 1
+            draft.dropped[FORMAT] += len(candidate.questions)
             continue
         for each in curated:
             draft.add(each)

@@ -9,7 +9,7 @@ transcript   a question at the end of a turn, and the turn of the next speaker
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 
 from services.dataset.building.candidate import Candidate, Origin
@@ -68,7 +68,9 @@ def _sections(
     if not heading or any(block.kind == "turn" for part in parts for block in part.blocks):
         return
     if is_question(heading) and len(parts) == 1:
-        yield _candidate("question", parts[0], heading, parts[0].text)
+        only = parts[0]
+        place = f"{only.document}, {only.span}"
+        yield Candidate("question", heading, only.text, only.document, place)
         return
     for number, part in enumerate(parts, start=1):
         slots = {
@@ -77,8 +79,8 @@ def _sections(
             "number": str(number),
             "parts": str(len(parts)),
         }
-        text = wording.section if len(parts) == 1 else wording.part
-        yield _candidate("section", part, fill(text, slots.__getitem__), part.text)
+        wordings = wording.section if len(parts) == 1 else wording.part
+        yield from _candidates("section", part, wordings, slots, part.text)
 
 
 def _definition(
@@ -87,8 +89,7 @@ def _definition(
     if block.kind != "definition" or block.name is None:
         return
     slots = {"title": chunk.title, "heading": heading, "term": block.name}
-    question = fill(wording.definition, slots.__getitem__)
-    yield _candidate("definition", chunk, question, block.text, block)
+    yield from _candidates("definition", chunk, wording.definition, slots, block.text, block)
 
 
 def _table(
@@ -106,8 +107,7 @@ def _table(
                     "column": column,
                     "row": row[0],
                 }
-                question = fill(wording.table, slots.__getitem__)
-                yield _candidate("table", chunk, question, cell, block)
+                yield from _candidates("table", chunk, wording.table, slots, cell, block)
 
 
 def _answers(chunk: Chunk) -> Iterator[Candidate]:
@@ -129,8 +129,19 @@ def _answers(chunk: Chunk) -> Iterator[Candidate]:
             )
 
 
-def _candidate(
-    origin: Origin, chunk: Chunk, question: str, answer: str, block: SourceBlock | None = None
-) -> Candidate:
+def _candidates(
+    origin: Origin,
+    chunk: Chunk,
+    wordings: Sequence[str],
+    slots: Mapping[str, str],
+    answer: str,
+    block: SourceBlock | None = None,
+) -> Iterator[Candidate]:
+    """Yield the candidate of a fact, with the questions of all wordings; none without wordings."""
+    questions = dict.fromkeys(fill(wording, slots.__getitem__) for wording in wordings)
+    if not questions:
+        return
+    first, *rewordings = questions
     span = chunk.span if block is None else block.span
-    return Candidate(origin, question, answer, chunk.document, f"{chunk.document}, {span}")
+    place = f"{chunk.document}, {span}"
+    yield Candidate(origin, first, answer, chunk.document, place, tuple(rewordings))

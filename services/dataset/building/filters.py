@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from services.dataset.building.candidate import Candidate
 
@@ -34,14 +35,15 @@ def of_usable_length(candidates: Iterable[Candidate]) -> Kept:
         for each in candidates
         if len(each.answer) >= least.get(each.origin, 1)
         and _ANYTHING.search(each.answer)
-        and len(each.question) <= _MAX_QUESTION
+        and all(len(question) <= _MAX_QUESTION for question in each.questions)
     ]
 
 
 def unambiguous(candidates: Iterable[Candidate]) -> Kept:
     """Drop all answers to a question that has different ones: each would teach the model to
-    contradict the others. An answer that is text of a document wins over those of a teacher.
-    Templates are the writer's own and are kept.
+    contradict the others. Other wordings of the question that have one answer only are kept. An
+    answer that is text of a document wins over those of a teacher. Templates are the writer's own
+    and are kept.
     """
     kept = list(candidates)
     quoted: defaultdict[str, set[str]] = defaultdict(set)
@@ -49,25 +51,31 @@ def unambiguous(candidates: Iterable[Candidate]) -> Kept:
     for each in kept:
         if each.origin != "template":
             answers = taught if each.origin == "taught" else quoted
-            answers[_question(each)].add(_answer(each))
+            for question in each.questions:
+                answers[_folded(question)].add(_answer(each))
     only = {question: next(iter(found)) for question, found in taught.items() if len(found) == 1}
     for question, found in quoted.items():
         only.pop(question, None)
         if len(found) == 1:
             only[question] = next(iter(found))
-    return [
-        each
-        for each in kept
-        if each.origin == "template" or only.get(_question(each)) == _answer(each)
-    ]
+    left: Kept = []
+    for each in kept:
+        questions = [
+            question
+            for question in each.questions
+            if each.origin == "template" or only.get(_folded(question)) == _answer(each)
+        ]
+        if questions:
+            left.append(replace(each, question=questions[0], rewordings=tuple(questions[1:])))
+    return left
 
 
 def _answer(candidate: Candidate) -> str:
     return " ".join(candidate.answer.split())
 
 
-def _question(candidate: Candidate) -> str:
-    return " ".join(candidate.question.lower().split())
+def _folded(question: str) -> str:
+    return " ".join(question.lower().split())
 
 
 FILTERS: Sequence[tuple[str, Callable[[Iterable[Candidate]], Kept]]] = (

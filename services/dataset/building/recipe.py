@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from services.dataset.building.slots import slots_of
 from services.dataset.teacher.settings import TeacherSettings
@@ -22,13 +29,29 @@ Value = Scalar | dict[SlotName, Scalar]
 """A value of a slot, or several that belong together, such as a name and a price."""
 
 
-class QuestionWording(FrozenModel):
-    """Wording of the questions about documents, with slots in braces."""
+MAX_WORDINGS = 12
 
-    section: Text = "What does “{title}” say about {heading}?"
-    part: Text = "What does “{title}” say about {heading}? (part {number} of {parts})"
-    definition: Text = "What does “{term}” mean in “{title}”?"
-    table: Text = "According to “{title}”, what is the {column} of {row}?"
+Wordings = Annotated[
+    tuple[Text, ...],
+    Field(max_length=MAX_WORDINGS),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    # As earlier versions wrote it, so that the digest of a recipe stays the same.
+    PlainSerializer(lambda value: value[0] if len(value) == 1 else value),
+]
+"""One wording, several, or none: a model that has learned a fact in several wordings also knows it
+in others (Allen-Zhu & Li 2023, arXiv:2309.14316).
+"""
+
+
+class QuestionWording(FrozenModel):
+    """Wordings of the questions about documents, with slots in braces. Each fact has a
+    question in each wording of its kind; a kind without a wording has no examples.
+    """
+
+    section: Wordings = ("What does “{title}” say about {heading}?",)
+    part: Wordings = ("What does “{title}” say about {heading}? (part {number} of {parts})",)
+    definition: Wordings = ("What does “{term}” mean in “{title}”?",)
+    table: Wordings = ("According to “{title}”, what is the {column} of {row}?",)
 
     @model_validator(mode="after")
     def _check_slots(self) -> "QuestionWording":
@@ -39,7 +62,8 @@ class QuestionWording(FrozenModel):
             "table": {"title", "heading", "column", "row"},
         }
         for name, slots in known.items():
-            if unknown := sorted(slots_of(getattr(self, name)) - slots):
+            used = frozenset[str]().union(*map(slots_of, getattr(self, name)))
+            if unknown := sorted(used - slots):
                 raise ValueError(
                     f"questions.{name} has no slot {{{unknown[0]}}}; it has "
                     + ", ".join(f"{{{slot}}}" for slot in sorted(slots))

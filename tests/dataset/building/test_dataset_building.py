@@ -162,3 +162,14 @@ def test_too_few_examples_are_refused_with_the_counts(tmp_path: Path) -> None:
     refused = built(store, folder).refused
     assert refused is not None
     assert "no file of" in refused
+
+
+def test_wordings_of_a_fact_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "a.md").write_text("# L2\n\n| part | price |\n|---|---|\n| funnel | 5 EUR |\n")
+    wordings = ("What is the {column} of the {row}?", "What is the {column} of a {row}?")
+    recipe = Recipe.model_validate({"questions": {"section": [], "table": wordings}})
+    report = built(FsspecStore(str(tmp_path / "store")), folder, NOTHING_HELD_OUT, recipe)
+    assert report.candidates == {"table": 1}
+    assert (report.examples.training, report.dropped) == (2, {})

@@ -93,3 +93,14 @@ def test_questions_that_another_speaker_answers() -> None:
         ("transcript", "When does the L3 come out?", "In spring.", "call.txt, lines 1 to 2"),
         ("transcript", "Do you mean all of them?", "Yes, all.", "call.txt, lines 5 to 6"),
     ]
+
+
+def test_a_fact_has_one_candidate_with_all_wordings() -> None:
+    document = read_markdown("# L2\n\n- **Tip**: a swing\n\n| a | b |\n|---|---|\n| x | 1 |\n")
+    wording = QuestionWording.model_validate(
+        {"section": [], "definition": "{term}?", "table": ["{row}: {column}?", "{row}?", "{row}?"]}
+    )
+    assert [(each.questions, each.answer) for each in extracted(document, wording)] == [
+        (("Tip?",), "a swing"),
+        (("x: b?", "x?"), "1"),
+    ]

@@ -18,6 +18,7 @@ values:
   gateway: [{name: Heron G1, range: 2 km}, {name: Heron G2, range: 7 km}]
   place: [a roof, a mast, 10]
 """
+DEFAULT_DIGEST = "sha256:806d7c2f676c2610f78d658045b967e6c39267f40b43efe75f66dabba4962430"
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -59,7 +60,16 @@ def test_values_are_not_searched_for_slots() -> None:
 
 def test_without_a_file_the_defaults_hold() -> None:
     assert list(expand(read_recipe(None))) == []
-    assert "{heading}" in read_recipe(None).questions.section
+    assert "{heading}" in read_recipe(None).questions.section[0]
+
+
+def test_one_wording_alone_keeps_the_digest_of_a_recipe(tmp_path: Path) -> None:
+    # Computed by a version in which a kind had one wording: datasets keep their IDs.
+    assert read_recipe(None).digest == DEFAULT_DIGEST
+    as_text = read_recipe(written(tmp_path, "questions: {table: '{row}?'}"))
+    assert as_text == read_recipe(written(tmp_path, "questions: {table: ['{row}?']}"))
+    several = read_recipe(written(tmp_path, "questions: {table: ['{row}?', '{column}?']}"))
+    assert several.digest != as_text.digest
 
 
 @pytest.mark.parametrize(
@@ -79,6 +89,8 @@ def test_without_a_file_the_defaults_hold() -> None:
             "a value of a offers {a.c}",
         ),
         ("questions: {section: '{term}?'}", "section has no slot {term}; it has {heading}, {title"),
+        ("questions: {table: ['{row}?', '{cell}']}", "questions.table has no slot {cell}"),
+        (f"questions: {{table: [{'x,' * 13}]}}", "questions.table: Tuple should have at most 12"),
         ("question: {}", "question: Extra inputs are not permitted"),
         ("templates: [", "is not YAML"),
         ("[1]", "recipe.yaml: Input should be"),

@@ -35,6 +35,17 @@ def test_filters_count_in_their_order() -> None:
     assert [each.question for each in kept] == ["cell?", "Tip?", "Tip?", "Sure?", "Sure?"]
 
 
+def test_an_ambiguous_wording_leaves_the_others() -> None:
+    found = [
+        Candidate("table", "Price?", "5", "a", rewordings=("Price of X?", "X: price?")),
+        Candidate("table", "Price?", "6", "a", rewordings=("Price of Y?",)),
+        Candidate("table", "Price?", "7", "b"),
+    ]
+    kept, filtered = filter_candidates(found, 100)
+    assert [each.questions for each in kept] == [("Price of X?", "X: price?"), ("Price of Y?",)]
+    assert filtered["ambiguous"] == 1
+
+
 def test_text_of_a_document_wins_over_a_teacher() -> None:
     found = [
         Candidate("question", "Which gateways?", "G1 and G2", "a"),
