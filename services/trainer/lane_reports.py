@@ -86,7 +86,9 @@ def _report(
 ) -> LaneReport:
     shape, missing = _shape(bases, file)
     parent = _newest_configuration(work, file)
-    effective = effective_settings(file.lanes[lane].training, shape, device, parent)
+    effective = effective_settings(
+        file.lanes[lane].training, shape, device, parent, has_master="master" in file.lanes
+    )
     config = effective.config
     return LaneReport(
         model=file.model,

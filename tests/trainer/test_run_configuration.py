@@ -9,7 +9,8 @@ import pytest
 from services.trainer.protocol import Train
 from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
-from shared.events import VersionPromoted
+from shared.events import BatchReady, CheckpointSaved, VersionPromoted
+from shared.events.hyperparameters import Lane
 from shared.messaging.bus import Record
 from tests.support.tickets import NOW, tickets, write_batch
 from tests.trainer.test_app import World, is_owner, record_of, started_world
@@ -33,6 +34,17 @@ def file(**training: object) -> ModelFile:
     return ModelFile.model_validate({"model": "m", "base": base} | lanes)
 
 
+def file_of_both_lanes() -> ModelFile:
+    """The adaptive lane names another shape of adapters than the lane `master`."""
+    lanes = {
+        "adaptive": {"training": {"rank": 4, "targets": ["q_proj"], "layers": 1}},
+        "master": {"training": {"rank": 32, "targets": ["v_proj"], "layers": 2}},
+    }
+    return ModelFile.model_validate(
+        {"model": "m", "base": {"training": "base", "serving": "base.gguf"}, "lanes": lanes}
+    )
+
+
 async def interrupt(world: World, record: Record, model: ModelFile) -> None:
     """Let the power fail in the training of a run."""
     world.child.dies_at = Train
@@ -52,6 +64,18 @@ async def finish(world: World, record: Record, model: ModelFile) -> Train:
     await handling
     (trained,) = world.child.trained
     return trained
+
+
+def promotion(saved: CheckpointSaved, version: str) -> VersionPromoted:
+    return VersionPromoted(
+        event_id=version,
+        occurred_at=NOW,
+        model="m",
+        version=version,
+        adapter=saved.adapter,
+        actor="gate",
+        reason="better",
+    )
 
 
 async def test_a_run_uses_settings_for_its_base(world: World) -> None:
@@ -89,16 +113,7 @@ async def test_a_continued_adapter_keeps_its_shape(world: World) -> None:
     shape = {"rank": 4, "targets": ["q_proj"], "layers": 1}
     await finish(world, batch_of(world), file(**shape))
     second = record_of(write_batch(world.store, "m", 1, tickets(20, 10), tickets(500, 12)))
-    promoted = VersionPromoted(
-        event_id="p",
-        occurred_at=NOW,
-        model="m",
-        version="v1",
-        adapter=world.checkpoints[0].adapter,
-        actor="gate",
-        reason="better",
-    )
-    await world.publish(promoted)
+    await world.publish(promotion(world.checkpoints[0], "v1"))
     world.child.gain = 0.0
     await world.trainer(file(rank=8)).handle(second, is_owner)
     config = world.child.trained[1].configuration
@@ -107,3 +122,44 @@ async def test_a_continued_adapter_keeps_its_shape(world: World) -> None:
     await world.trainer(file(lineage="fresh")).handle(third, is_owner)
     fresh = world.child.trained[2].configuration
     assert (fresh.rank, len(fresh.targets), fresh.layers) == (8, 7, None)
+
+
+def shape_of(request: Train) -> tuple[object, ...]:
+    config = request.configuration
+    return config.rank, config.targets, config.layers
+
+
+async def test_fast_runs_continue_a_promoted_master_version(world: World) -> None:
+    """Its adapter has another shape than the adaptive lane names. Feedback that arrived meanwhile
+    is replayed, and a master version that is not promoted changes nothing.
+    """
+    model = file_of_both_lanes()
+
+    def batch(number: int, first: int, previous: BatchReady | None = None) -> BatchReady:
+        manifest = previous.manifest if previous else None
+        held_out = tickets(500, 12)
+        return write_batch(world.store, "m", number, tickets(first, 10), held_out, manifest)
+
+    async def run(announced: BatchReady, *, lane: Lane = "adaptive", gain: float) -> Train:
+        world.child.gain = gain
+        record = record_of(announced.model_copy(update={"lane": lane}))
+        handling = asyncio.create_task(world.trainer(model).handle(record, is_owner))
+        if gain > 0:
+            await world.answer(1, "promoted", f"v{len(world.checkpoints) + 1}")
+        await handling
+        return world.child.trained[-1]
+
+    feedback = batch(0, 0)
+    await run(feedback, gain=0.0)
+    master = await run(batch(1, 100), lane="master", gain=0.5)
+    assert (master.parent, shape_of(master)) == (None, (32, ("v_proj",), 2))
+    await world.publish(promotion(world.checkpoints[0], "v1"))
+    newer = batch(2, 20, feedback)
+    fast = await run(newer, gain=0.0)
+    assert fast.parent is not None
+    assert shape_of(fast) == (32, ("v_proj",), 2)
+    assert set(fast.examples) >= {*tickets(20, 10), *tickets(0, 10)}
+    await run(batch(3, 200), lane="master", gain=0.0)
+    assert (world.rollbacks[-1].lineage, world.rollbacks[-1].outcome) == ("fresh", "inconclusive")
+    after = await run(batch(4, 40, newer), gain=0.0)
+    assert (after.parent, shape_of(after)) == (fast.parent, shape_of(fast))

@@ -90,11 +90,15 @@ def effective_settings(
     shape: ModelShape | None,
     device: Device | None,
     parent: Configuration | None = None,
+    *,
+    has_master: bool = False,
 ) -> EffectiveSettings:
     """Choose the settings that `declared` leaves to Ratchet.
 
     Settings that it names are kept. A run that continues an adapter keeps its shape: that of
-    `parent`, the configuration of the run that made it. Without `shape`, a base of unknown
+    `parent`, the configuration of the run that made it. For a model that `has_master`, a lane
+    `master`, this wins over a shape that `declared` names: the adapter may be of that lane, and
+    with another shape the run could not continue it. Without `shape`, a base of unknown
     dimensions, or without `device`, what depends on it keeps the lane's default.
     """
     chosen = dict(_fitted_to_base(declared, shape)) if shape else {}
@@ -102,7 +106,7 @@ def effective_settings(
         chosen |= {
             name: _Chosen(getattr(parent, name), _CONTINUED)
             for name in ADAPTER_SHAPE
-            if name not in declared.named
+            if has_master or name not in declared.named
         }
     config = _with_chosen(declared, chosen)
     if shape and device:
@@ -174,10 +178,10 @@ def _reason(
 ) -> str:
     if name == "precision" and declared.precision == "auto" and device:
         return f"{device.precision}, the fastest that the device ({device.name}) computes well"
-    if name in declared.named:
-        return IN_MODEL_FILE
     if name in chosen:
         return chosen[name].reason
+    if name in declared.named:
+        return IN_MODEL_FILE
     memory = "" if device is None or device.memory >= UNLIMITED else format_bytes(device.memory)
     match name:
         case "layers" | "learning_rate" if shape is None and declared.lane == "adaptive":

@@ -56,7 +56,8 @@ async def settled(
         shape, device = read_shape(facts.base.folder), await session.describe_device()
     except RunFailed:
         return facts  # the steps of the run meet the same failure, and report it
-    effective = effective_settings(declared, shape, device, parent)
+    has_master = "master" in facts.model.lanes
+    effective = effective_settings(declared, shape, device, parent, has_master=has_master)
     return replace(facts, configuration=effective.config)
 
 
