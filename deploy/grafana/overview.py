@@ -26,7 +26,8 @@ from deploy.grafana.shared_queries import (
 )
 
 ALARM_METRICS = (
-    "ratchet_training_reward_hacking|ratchet_dataset_feedback_jump|ratchet_registry_live_worse"
+    "ratchet_training_reward_hacking|ratchet_dataset_feedback_jump|ratchet_dataset_mostly_dropped"
+    "|ratchet_registry_live_worse"
 )
 
 SUMMARY = DashboardRow(

@@ -250,7 +250,18 @@ BATCHES = DashboardRow(
                 "{{model}} shard {{shard}}: {{kind}}",
             ),
             states=ALARM_STATES,
-            width=12,
+            width=6,
+        ),
+        state_timeline_panel(
+            "Dropped feedback alarm",
+            "Raised while a shard drops more than half of its newest feedback. The log has the "
+            "main reason. A shard appears after its first alarm.",
+            Query(
+                f"max by (model, shard) (ratchet_dataset_mostly_dropped{{{MODEL}}})",
+                "{{model}} shard {{shard}}",
+            ),
+            states=ALARM_STATES,
+            width=6,
         ),
         bar_panel(
             "Closed batches and withdrawals",

@@ -16,6 +16,7 @@ SHARD_METRICS = (
     "ratchet_dataset_pending_examples",
     "ratchet_dataset_held_back_examples",
     "ratchet_dataset_feedback_jump",
+    "ratchet_dataset_mostly_dropped",
     "ratchet_dataset_newest_batch_timestamp_seconds",
 )
 """Gauges of a shard, which another worker may own after a rebalance."""
@@ -28,6 +29,7 @@ class DatasetMetrics:
         self._metrics = metrics
         self._log = log
         self._alarms: set[tuple[ShardKey, str]] = set()
+        self._dropping: set[ShardKey] = set()
         metrics.init_series("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
         for name, file in models.items():
             metrics.init_series("ratchet_dataset_batches_total", model=name)
@@ -40,6 +42,7 @@ class DatasetMetrics:
     def reset_shards(self) -> None:
         """Remove the gauges of all shards."""
         self._alarms.clear()
+        self._dropping.clear()
         for name in SHARD_METRICS:
             self._metrics.remove_series(name)
 
@@ -63,6 +66,7 @@ class DatasetMetrics:
                 reason=reason,
             )
         self._set_alarms(shard_key, update.status)
+        self._set_drop_alarm(shard_key, update.status)
         self._set_status(shard_key, update.status)
 
     def _set_status(self, shard_key: ShardKey, status: ShardStatus) -> None:
@@ -102,6 +106,23 @@ class DatasetMetrics:
                 model=model,
                 kind=kind,
             )
+
+    def _set_drop_alarm(self, shard_key: ShardKey, status: ShardStatus) -> None:
+        """Raise or end the alarm on a shard that drops most of its feedback."""
+        raised = status.main_loss is not None
+        if raised == (shard_key in self._dropping):
+            return
+        self._dropping ^= {shard_key}
+        model, shard = shard_key
+        self._metrics.set(
+            "ratchet_dataset_mostly_dropped", int(raised), model=model, shard=str(shard)
+        )
+        if raised:
+            self._log.warning(
+                "most of the feedback is dropped", model=model, shard=shard, reason=status.main_loss
+            )
+        else:
+            self._log.info("most of the feedback is kept again", model=model, shard=shard)
 
     def set_newest_batch(
         self, shard_key: ShardKey, members: Collection[DatasetEntry | CachedEntry]

@@ -152,6 +152,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "1 while the share of a kind of feedback is unusually high; check who sends it.",
     ),
     Metric(
+        "ratchet_dataset_mostly_dropped",
+        "gauge",
+        "dataset",
+        ("model", "shard"),
+        "1 while more than half of the newest feedback is dropped; the log has the main reason.",
+    ),
+    Metric(
         "ratchet_dataset_withdrawals_total",
         "counter",
         "dataset",

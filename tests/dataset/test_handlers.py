@@ -46,6 +46,7 @@ from tests.support.scored_feedback import (
     scored,
     state_of,
     withdrawal,
+    words,
 )
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
@@ -355,6 +356,26 @@ async def test_unavailable_store_raises_after_all_attempts() -> None:
         await feed(process)
     assert store.attempts == 3
     assert TRAINING_BATCHES not in backends.bus.topics
+
+
+async def test_alarm_while_most_of_the_feedback_is_dropped() -> None:
+    metrics, backends = Metrics("dataset"), Backends()
+    file = model_file(batch_size=1000, examples_per_user=1000, held_out_share=0.0)
+    process = dataset(backends, file=file, runtime=runtime_at_start(metrics))
+    await process.recover(dict)
+    same = {"input": words("same"), "output": words("same answer")}
+    fields: list[dict[str, str]] = [same] * 60 + [{} for _ in range(60)]
+    raised = []
+    for offset, texts in enumerate(fields):
+        value, headers = encode(scored(f"e{offset}", **texts), "/test")
+        await process.handle(
+            Record(FEEDBACK_SCORED, 0, offset, b"support", value, tuple(headers)), START
+        )
+        labels = {"model": "support", "shard": "0"}
+        raised.append(metrics.registry.get_sample_value("ratchet_dataset_mostly_dropped", labels))
+    assert raised[48:50] == [None, 1.0]
+    assert raised[-1] == 0.0
+    assert set(raised[49:100]) == {1.0}
 
 
 async def test_feedback_spike_raises_alarm_and_deferred_are_counted() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from services.dataset.imports.compared_file import ComparedFile
 from services.dataset.imports.records import ImportedExample, InvalidLine
 from services.dataset.ledger.curation import RedactionCheck, assign_split
-from services.dataset.ledger.golden_set import GoldenSet
+from services.dataset.ledger.golden_set import CommonRuns, GoldenSet
 from services.dataset.ledger.similarity.candidate_index import CandidateIndex
 from services.dataset.ledger.similarity.compared_example import ComparedExample
 from shared.config.answer_format import format_check
@@ -48,6 +48,7 @@ class ImportCuration:
         self._golden = golden
         self._redactor = redactor
         self._format_error: Callable[[str], str | None] = format_check(model_file.reward)
+        self._common_runs = CommonRuns(golden, self._policy.similarity)
         self._redaction = RedactionCheck(model_file)
         self._ids: set[str] = set()
         self._trained = CandidateIndex()
@@ -99,8 +100,11 @@ class ImportCuration:
                 new.has_prompt_like(self._compared[name], threshold)
                 for name in other_side.with_similar_prompts(new.keys)
             )
-            or self._golden.resembles(example.messages, new.prompt)
+            or self._golden.is_like(new.prompt)
+            or self._common_runs.contaminate(example.messages)
         ):
+            if evidence := self._common_runs.evidence_of(example.messages):
+                self._common_runs.add(example.feedback_id, evidence)
             return dropped("contaminated")
         if decision != "negative":
             if any(

@@ -8,11 +8,12 @@ from itertools import islice
 
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.entry_index import EntryIndex
-from services.dataset.ledger.golden_set import GoldenSet
+from services.dataset.ledger.golden_set import CommonRuns, GoldenSet
 from services.dataset.ledger.similarity.candidate_index import CandidateIndex
 from services.dataset.ledger.similarity.compared_example import ComparedExample
 from services.dataset.ledger.similarity.stored_text import pack, unpack
 from shared.config.model_file import ModelFile
+from shared.events import Message
 from shared.storage.dataset_entries import DatasetEntry, EntryDecision, EntryReason
 from shared.storage.snapshots import Example
 
@@ -44,6 +45,7 @@ class DuplicateIndex:
         self._golden = golden
         self._entries = entries
         self._threshold = policy.similarity
+        self._common_runs = CommonRuns(golden, policy.similarity)
         self._training_index = CandidateIndex()
         self._held_out_index = CandidateIndex()
         self._trained: dict[str, None] = {}
@@ -69,7 +71,7 @@ class DuplicateIndex:
         if any(
             new.has_prompt_like(earlier, self._threshold)
             for _, earlier in self._compared(other_side.with_similar_prompts(new.keys))
-        ) or self._golden.resembles(example.messages, new.prompt):
+        ) or (self._golden.is_like(new.prompt) or self._common_runs.contaminate(example.messages)):
             return "contaminated"
         if decision in ("training", "held_out") and any(
             new.is_near_duplicate_of(earlier, self._threshold)
@@ -90,6 +92,18 @@ class DuplicateIndex:
             for entry, earlier in self._compared(side.exact(correction.corrected_key))
             if entry.is_waiting and correction.corrects(earlier)
         ]
+
+    def evidence_of(self, prompt: tuple[Message, ...]) -> str | None:
+        """Return the stored form of a contaminated prompt that helps to find what is common."""
+        text = self._common_runs.evidence_of(prompt)
+        return None if text is None else pack(text)
+
+    def add_evidence(self, cached_entry: CachedEntry) -> None:
+        """Keep the prompt of a contaminated example that was stored as evidence."""
+        if cached_entry.reason == "contaminated" and (
+            (text := unpack(cached_entry.entry.prompt)) is not None
+        ):
+            self._common_runs.add(cached_entry.feedback_id, text)
 
     def _compared(
         self, feedback_ids: Iterable[str]
@@ -133,7 +147,7 @@ class DuplicateIndex:
         """Stop comparing with an example; it keeps its place in the window. An unknown one is no
         error.
         """
-        for index in (self._training_index, self._held_out_index):
+        for index in (self._training_index, self._held_out_index, self._common_runs):
             index.remove(feedback_id)
 
     def remove(self, feedback_id: str) -> None:

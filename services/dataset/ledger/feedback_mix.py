@@ -1,4 +1,6 @@
-"""Monitor of the mix of feedback types. A sudden rise of one type is a sign of a campaign.
+"""Monitors of what comes and what is kept, for operators; no decision depends on them.
+
+A sudden rise of one type of feedback is a sign of a campaign.
 
 For each kind, the share in the newest `RECENT` events is compared with the share in the `BASELINE`
 events before them by the two-proportion z-test (pooled). The result raises an alarm and filters
@@ -9,6 +11,7 @@ from collections import Counter, deque
 from math import sqrt
 
 from shared.events import FeedbackType
+from shared.storage.dataset_entries import EntryDecision, EntryReason
 
 MONITORED_KINDS: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 RECENT = 100
@@ -18,6 +21,19 @@ MIN_Z_SCORE = 5.0
 """In standard deviations. High, since the test is repeated with every event."""
 MIN_SHARE_INCREASE = 0.15
 """Share of all events. A smaller increase needs no operator, however significant it is."""
+MIN_DECISIONS = 50
+MAX_DROPPED_SHARE = 0.5
+_LOSSES: frozenset[EntryReason] = frozenset(
+    (
+        "low_quality",
+        "empty",
+        "near_duplicate",
+        "contaminated",
+        "format_redacted",
+        "new_placeholder",
+    )
+)
+"""Reasons that drop feedback although no other feedback replaces it."""
 
 
 class FeedbackMixMonitor:
@@ -58,3 +74,32 @@ class FeedbackMixMonitor:
         if len(self._baseline) < MIN_BASELINE:
             return frozenset()
         return frozenset(kind for kind in MONITORED_KINDS if self.has_spiked(kind))
+
+
+class DropMonitor:
+    """Decisions about the newest events of a shard. The cost of an event is constant."""
+
+    def __init__(self) -> None:
+        self._recent: deque[EntryReason | None] = deque()
+        self._losses: Counter[EntryReason] = Counter()
+
+    def observe(self, decision: EntryDecision, reason: EntryReason) -> None:
+        """Count one more event."""
+        if decision == "withdrawal":
+            return
+        loss = reason if decision == "dropped" and reason in _LOSSES else None
+        self._recent.append(loss)
+        if loss is not None:
+            self._losses[loss] += 1
+        if len(self._recent) > RECENT and (oldest := self._recent.popleft()) is not None:
+            self._losses[oldest] -= 1
+
+    @property
+    def main_loss(self) -> EntryReason | None:
+        """The most frequent reason to drop while most of the newest events are dropped; else None.
+        Events that other feedback on the same answer replaced do not count as dropped.
+        """
+        size = len(self._recent)
+        if size < MIN_DECISIONS or self._losses.total() <= MAX_DROPPED_SHARE * size:
+            return None
+        return max(self._losses, key=lambda reason: (self._losses[reason], reason))

@@ -26,7 +26,7 @@ from services.dataset.ledger.curation import (
 )
 from services.dataset.ledger.duplicate_index import DuplicateIndex, with_compared_texts
 from services.dataset.ledger.entry_index import EntryIndex
-from services.dataset.ledger.feedback_mix import FeedbackMixMonitor
+from services.dataset.ledger.feedback_mix import DropMonitor, FeedbackMixMonitor
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.pending import PendingExamples, WaitingStatus
 from services.dataset.ledger.results import (
@@ -68,6 +68,7 @@ class Ledger:
         self._entries = EntryIndex()
         self._pending = PendingExamples(self._policy)
         self._feedback_mix = FeedbackMixMonitor()
+        self._drops = DropMonitor()
         self._duplicate_index = DuplicateIndex(model_file, self._golden, self._entries)
         self._dropped: Counter[str] = Counter()
         self._latest: CachedEntry | None = None
@@ -273,7 +274,10 @@ class Ledger:
         """The update that the current state leads to, with `entries` to write."""
         return ShardUpdate(
             status=ShardStatus(
-                len(self._pending), self._pending.deferred, self._feedback_mix.spiked_kinds
+                len(self._pending),
+                self._pending.deferred,
+                self._feedback_mix.spiked_kinds,
+                self._drops.main_loss,
             ),
             event_status=event_status,
             withdrawal=withdrawal,
@@ -322,9 +326,12 @@ class Ledger:
         answer, or the reason why it changes nothing; `curated` is the decision on its own.
         """
         decision, reason, example = curated.decision, curated.reason, curated.example
+        evidence: str | None = None
         if example is not None:
             conflict = self._duplicate_index.find_conflict(decision, example)
             if conflict is not None:
+                if conflict == "contaminated":
+                    evidence = self._duplicate_index.evidence_of(example.messages)
                 decision, reason, example = "dropped", conflict, None
         contributor = contributor_of(combined if isinstance(combined, FeedbackScored) else event)
         since = self._first_seen(contributor, logged_at)
@@ -350,6 +357,7 @@ class Ledger:
             parts=combined.parts if isinstance(combined, FeedbackScored) and answer_id else (),
             word=user_verdict_of(event, previous),
             example=example,
+            prompt=evidence,
         )
         return with_compared_texts(entry)
 
@@ -372,6 +380,8 @@ class Ledger:
         self._latest = cached_entry
         self._now = max(self._now, cached_entry.logged_at)
         self._feedback_mix.observe(cached_entry.user_verdict or "none")
+        self._drops.observe(cached_entry.decision, cached_entry.reason)
+        self._duplicate_index.add_evidence(cached_entry)
 
     def _add_pending(self, entry: DatasetEntry) -> None:
         self._duplicate_index.add(entry)

@@ -25,14 +25,20 @@ Minima = npt.NDArray[np.uint32]
 
 
 def prompt_words(messages: Iterable[Message]) -> list[str]:
-    """Words of a prompt without its system messages, which an application sends before every prompt
-    and which would make all prompts alike. A prompt of system messages only keeps them.
+    """Return the words of a prompt, without its system messages."""
+    return words_of(prompt_content(messages))
+
+
+def prompt_content(messages: Iterable[Message]) -> str:
+    """Return the content of a prompt without its system messages, which an application sends before
+    every prompt and which would make all prompts alike. A prompt of system messages only keeps
+    them.
     """
     messages = tuple(messages)
     contents = [message.content for message in messages if message.role != "system"] or [
         message.content for message in messages
     ]
-    return words_of(" ".join(contents))
+    return " ".join(contents)
 
 
 def words_of(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from shared.events import Artefact, FeedbackType, WithdrawalRequested
-from shared.storage.dataset_entries import DatasetEntry, EntryDecision
+from shared.storage.dataset_entries import DatasetEntry, EntryDecision, EntryReason
 
 EventStatus = Literal["new", "duplicate", "replay"]
 """`duplicate`: the same event at another offset. `replay`: the same offset again, after a crash."""
@@ -26,13 +26,14 @@ class TableWrite:
 
 
 class ShardStatus(NamedTuple):
-    """Gauges of a shard: training examples that wait, how many of them each limit defers, and the
-    kinds of feedback whose share has spiked.
+    """Gauges of a shard: training examples that wait, how many of them each limit defers, the kinds
+    of feedback whose share has spiked, and the main reason while most of the feedback is dropped.
     """
 
     pending: int
     deferred: Mapping[str, int]
     spiked_kinds: frozenset[FeedbackType]
+    main_loss: EntryReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import pytest
 
 from services.dataset.imports.records import ImportedExample, InvalidLine
 from services.dataset.ledger.curation import is_held_out
+from services.dataset.ledger.golden_set import COMMON_AFTER
 from shared.config.model_file import ModelFile
 from shared.events import Message
 from shared.identity import prompt_identity
@@ -186,3 +187,17 @@ def test_a_placeholder_that_the_prompt_lacks_is_dropped() -> None:
     assert (decided.decision, decided.reason) == ("dropped", "new_placeholder")
     avoided = ImportedExample(asked("Who?"), answer, is_negative=True)
     assert curation(NOTHING_HELD_OUT).curate([avoided])[0].decision == "negative"
+
+
+def test_a_template_of_one_golden_prompt_is_found_to_be_common() -> None:
+    template = words("template", 30)
+    golden = asked(f"{template} {words('golden', 8)}")
+    curated = curation(NOTHING_HELD_OUT, [golden])
+    reasons = [
+        curated.curate(
+            [ImportedExample(asked(f"{template} {words(f'q {n}', 8)}"), words(f"a {n}"))]
+        )[0].reason
+        for n in range(COMMON_AFTER + 3)
+    ]
+    assert reasons == ["contaminated"] * COMMON_AFTER + ["imported"] * 3
+    assert curated.curate([ImportedExample(golden, "Yes.")])[0].reason == "contaminated"

@@ -2,7 +2,14 @@
 
 from random import Random
 
-from services.dataset.ledger.feedback_mix import BASELINE, MIN_BASELINE, RECENT, FeedbackMixMonitor
+from services.dataset.ledger.feedback_mix import (
+    BASELINE,
+    MIN_BASELINE,
+    MIN_DECISIONS,
+    RECENT,
+    DropMonitor,
+    FeedbackMixMonitor,
+)
 
 
 def test_campaign_raises_and_ends_the_alarm() -> None:
@@ -42,3 +49,26 @@ def test_lasting_change_becomes_the_baseline() -> None:
         for _ in range(BASELINE + RECENT):
             monitor.observe(kind)
     assert not monitor.has_spiked("correction")
+
+
+def test_main_reason_while_most_of_the_newest_events_are_dropped() -> None:
+    monitor = DropMonitor()
+    for _ in range(MIN_DECISIONS - 1):
+        monitor.observe("dropped", "near_duplicate")
+    assert monitor.main_loss is None
+    monitor.observe("dropped", "near_duplicate")
+    assert monitor.main_loss == "near_duplicate"
+    for _ in range(MIN_DECISIONS + 1):
+        monitor.observe("dropped", "contaminated")
+    assert monitor.main_loss == "contaminated"
+    for at in range(RECENT):
+        assert (monitor.main_loss is None) == (at >= RECENT // 2)
+        monitor.observe("training", "approved")
+
+
+def test_replaced_feedback_and_withdrawals_are_no_losses() -> None:
+    monitor = DropMonitor()
+    for _ in range(RECENT):
+        monitor.observe("dropped", "superseded")
+        monitor.observe("withdrawal", "withdrawn")
+    assert monitor.main_loss is None
