@@ -36,8 +36,8 @@ from services.trainer.training.base_model import (
     with_adapter,
 )
 from services.trainer.training.base_shape import read_shape
+from services.trainer.training.generation import generate_greedily
 from services.trainer.training.recipe import train
-from services.trainer.training.scoring import generate_greedily
 from shared.config.model_file import LaneSettings
 from shared.config.models import Models, load_models
 from shared.config.training import TrainingConfig
@@ -89,9 +89,9 @@ def answers_of(
     encoded = [encode_prompt(base.vocabulary, prompt, MAX_TOKENS) for prompt in prompts]
     with with_adapter(base.generation_model, adapter) as model:
         answers = generate_greedily(
-            model, base.vocabulary, encoded, tokens, base.device, lambda done: None
+            model, base.vocabulary.end_tokens, encoded, tokens, base.device, lambda done: None
         )
-    return [answer.text for answer in answers]
+    return [answer.answer(base.vocabulary).text for answer in answers]
 
 
 def train_round(recipe: Recipe, base: LoadedBase, new: Sequence[Sample], number: int) -> None:

@@ -44,8 +44,9 @@ from services.trainer.training.base_model import (
     trainable_adapter,
     with_adapter,
 )
+from services.trainer.training.generation import generate_greedily
 from services.trainer.training.recipe import train
-from services.trainer.training.scoring import generate_greedily, score
+from services.trainer.training.scoring import score
 from shared.clock import SystemClock
 from shared.config.models import Models, load_models
 from shared.events import Position
@@ -166,9 +167,14 @@ class SelectionExperiment:
         ]
         with with_adapter(base.generation_model, adapter) as model:
             answers = generate_greedily(
-                model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None
+                model,
+                base.vocabulary.end_tokens,
+                prompts,
+                ANSWER_TOKENS,
+                base.device,
+                lambda done: None,
             )
-        return [answer.text for answer in answers]
+        return [answer.answer(base.vocabulary).text for answer in answers]
 
     def _train(self, name: str, samples: Sequence[Sample], parent: Path | None) -> Path:
         folder = FOLDER / str(self._seed) / name

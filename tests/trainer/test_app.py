@@ -494,8 +494,9 @@ async def test_examples_that_the_template_refuses_are_skipped(world: World) -> N
     assert (outcome.metrics.examples_new, outcome.metrics.examples_skipped) == (9, 3)
     (trained,) = world.child.trained
     assert not world.child.refused & {sample.messages for sample in trained.examples}
+    # Held-out and golden, with the champion and with the candidate.
+    assert [len(scored.samples) for scored in world.child.scored] == [19, 11, 19, 11]
     for scored in world.child.scored:
-        assert len(scored.samples) == 19 + 11
         assert not world.child.refused & {sample.messages for sample in scored.samples}
 
 

@@ -121,10 +121,12 @@ class EvaluationSuite:
         sets: Sequence[Sequence[Sample]],
         on_progress: OnProgress,
     ) -> list[list[float]]:
-        """Return the scores of each set, all scored in one request."""
-        samples = [sample for each in sets for sample in each]
-        scores = iter(await session.score(model, samples, self.max_tokens, on_progress))
-        return [list(islice(scores, len(each))) for each in sets]
+        """Return the scores of each set. Each has a request of its own: the rows of an unchanged
+        set are then the same in every run, and their frozen layers are not computed again.
+        """
+        return [
+            await session.score(model, samples, self.max_tokens, on_progress) for samples in sets
+        ]
 
     def _passed(self, answers: Iterator[GreedyAnswer]) -> list[bool]:
         """Consume the answers to the regression prompts, which come first."""

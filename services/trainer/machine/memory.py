@@ -11,7 +11,8 @@ Formulas and their sources:
   the activations of one layer at a time (section 5);
 - inputs of adapted projections, in the precision of their product: once for projections with the
   same input, unless dropout or a cast makes a copy for each;
-- output of the layers below the adapted ones, cached from epoch to epoch up to a limit;
+- output of the layers below the adapted ones, cached from epoch to epoch, and for the evaluation
+  sets from run to run, up to a limit each;
 - logits: only at positions that predict answer tokens. If examples are packed, for one chunk of
   tokens at a time, as computed, in fp32, and as exponentials; else for all tokens, with their
   softmax and its gradient in fp32.
@@ -33,7 +34,10 @@ LOGIT_CHUNK = 1 << 24
 """64 MiB in fp32."""
 
 FROZEN_CACHE_BYTES = 256 << 20
-"""Maximum size of the cache for layers below the adapted ones."""
+"""Maximum size of the cache for layers below the adapted ones, during training."""
+
+EVALUATION_CACHE_BYTES = 128 << 20
+"""Maximum size of the same cache for the evaluation sets, which is kept from run to run."""
 
 WORKSPACE_BYTES = 64 << 20
 """Further memory of a step: kernel buffers and the examples."""
@@ -173,7 +177,7 @@ def estimate_needs(
         optimizer=2 * adapter,
         activations=_activations(shape, config, resolved_precision, in_4_bits, batch.tokens),
         logits=_logits(shape, resolved_precision, batch.answer_tokens),
-        frozen_cache=FROZEN_CACHE_BYTES
+        frozen_cache=FROZEN_CACHE_BYTES + EVALUATION_CACHE_BYTES
         if shape.packed and shape.adapted_layers(config.layers) < shape.layers
         else 0,
     )

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
-from services.trainer.kernels.frozen_layers import cache_frozen_layers
+from services.trainer.kernels.frozen_layers import ActivationCache, cache_frozen_layers
 from services.trainer.kernels.lora_layer import cast_4bit_output, patch_lora
 from services.trainer.machine.device import best_precision, local_device
+from services.trainer.machine.memory import EVALUATION_CACHE_BYTES
 from services.trainer.training.attention import attention_implementation
 from services.trainer.training.base_check import load_checked_vocabulary
 from services.trainer.training.targets import AdaptedModules, adapted_modules
@@ -34,7 +35,7 @@ class LoadedBase:
     `train_model` has the precision that trains fastest, or 4-bit weights. `eval_model` is fp32, so
     that evaluation agrees with an F16 server. `generation_model` is `train_model` if that has full
     weights, else `eval_model`: it generates fastest but rounds more. Copies of equal precision are
-    one model.
+    one model. `evaluation_cache` keeps what `eval_model` computes below the adapted layers.
     """
 
     vocabulary: Vocabulary
@@ -42,6 +43,9 @@ class LoadedBase:
     eval_model: Any
     generation_model: Any
     device: str
+    evaluation_cache: ActivationCache = field(
+        default_factory=lambda: ActivationCache(EVALUATION_CACHE_BYTES, for_inference=True)
+    )
 
 
 def load_base(
@@ -129,8 +133,12 @@ def needs_loss_scaling(model: Any) -> bool:
 
 
 @contextmanager
-def with_adapter(model: Any, adapter: Path | None) -> Iterator[Any]:
-    """Yield the model with an adapter from its folder, or without one for None."""
+def with_adapter(
+    model: Any, adapter: Path | None, cache: ActivationCache | None = None
+) -> Iterator[Any]:
+    """Yield the model with an adapter from its folder, or without one for None. With a cache, what
+    the layers below the adapted ones compute is taken from it.
+    """
     if adapter is None:
         yield model
         return
@@ -139,7 +147,18 @@ def with_adapter(model: Any, adapter: Path | None) -> Iterator[Any]:
     config.base_model_name_or_path = None
     with _peft_model(model, config) as wrapped:
         _load_adapter(wrapped, adapter)
-        yield wrapped.get_base_model()
+        causal = wrapped.get_base_model()
+        adapted = _adapted_layers(causal, config.layers_to_transform)
+        with cache_frozen_layers(causal, adapted, cache) if cache else nullcontext():
+            yield causal
+
+
+def _adapted_layers(causal: Any, transformed: Sequence[int] | int | None) -> int | None:
+    """Return the number of layers from the first adapted one on; None if all may be adapted."""
+    if transformed is None:
+        return None
+    first = transformed if isinstance(transformed, int) else min(transformed)
+    return int(causal.config.get_text_config().num_hidden_layers) - first
 
 
 @contextmanager

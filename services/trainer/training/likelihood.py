@@ -12,6 +12,7 @@ from services.trainer.data.tokenization import EncodedExample
 from services.trainer.kernels import packed_attention
 from services.trainer.kernels.lm_head import token_log_likelihoods
 from services.trainer.kernels.packing import PackedRow, pack
+from services.trainer.machine.memory import lm_head_chunk_tokens
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,25 @@ def log_likelihoods(model: Any, batch: CollatedBatch) -> torch.Tensor:
     return -functional.cross_entropy(
         logits.float() if logits.element_size() < 4 else logits, targets, reduction="none"
     )
+
+
+def most_likely_tokens(
+    model: Any, batch: CollatedBatch, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the `count` most likely tokens at the position of each answer token, in the order of
+    the examples. Returns their log-likelihoods and ids, each [answer tokens, count].
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with _autocast(causal, batch.device):
+        if packed_attention.can_pack(causal):
+            hidden = _packed_hidden_states(causal, batch)
+            head = causal.get_output_embeddings()
+            chunks = torch.split(hidden, lm_head_chunk_tokens(len(head.weight)))
+            parts = [head(chunk) for chunk in chunks]
+        else:
+            parts = [_padded_logits(causal, batch)]
+    best = [part.float().log_softmax(-1).topk(count) for part in parts]
+    return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
 
 
 def _autocast(causal: Any, device: str) -> Any:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
@@ -31,7 +31,6 @@ from services.trainer.protocol import (
     EvaluationProgress,
     Generate,
     Generated,
-    GreedyAnswer,
     Load,
     Loaded,
     MemoryEstimate,
@@ -54,9 +53,10 @@ from services.trainer.training.base_model import (
 from services.trainer.training.base_shape import read_shape
 from services.trainer.training.base_tokenizer import load_vocabulary
 from services.trainer.training.checkpoints import Checkpoints
+from services.trainer.training.greedy_answers import greedy_answers
 from services.trainer.training.preferences import EncodedPair, JudgedAnswer
 from services.trainer.training.recipe import TrainingInterrupted, train
-from services.trainer.training.scoring import generate_greedily, score
+from services.trainer.training.scoring import score
 from services.trainer.worker.refusals import refusal_of, refuse_unloadable
 from services.trainer.worker.resource_exhaustion import (
     OUT_OF_MEMORY,
@@ -245,51 +245,37 @@ class RequestHandler:
     def _score(self, request: Score) -> Reply:
         base = self._loaded_base()
         examples = self._encode(request.samples, request.max_tokens)
-        with with_adapter(base.eval_model, request.adapter) as model:
+        with with_adapter(base.eval_model, request.adapter, base.evaluation_cache) as model:
             scores = score(model, examples, base.device, self._progress_reporter(len(examples)))
         return Scores(scores=tuple(scores))
 
     def _generate(self, request: Generate) -> Reply:
         base = self._loaded_base()
-        # With a single model, probes and prompts are answered in one call, and duplicates once.
-        same_model = base.generation_model is base.eval_model
-        probe_answers = self._generate_answers(
-            base.eval_model, [*request.probes, *(request.prompts if same_model else ())], request
-        )
-        prompt_answers = (
-            probe_answers
-            if same_model
-            else self._generate_answers(base.generation_model, request.prompts, request)
+        vocabulary = base.vocabulary
+
+        def encoded(conversations: Sequence[Messages]) -> list[tuple[int, ...]]:
+            return [
+                encode_prompt(vocabulary, messages, request.max_tokens)
+                for messages in conversations
+            ]
+
+        probes, prompts = greedy_answers(
+            base,
+            request.adapter,
+            encoded(request.probes),
+            encoded(request.prompts),
+            request.max_new_tokens,
+            lambda done, total: self._reply(EvaluationProgress(done=done, total=total)),
         )
         return Generated(
             probes=tuple(
-                probe_answers[probe].model_copy(
-                    update={"prompt_tokens": self._exact_prompt(probe, request.max_tokens)}
+                answer.answer(vocabulary).model_copy(
+                    update={"prompt_tokens": self._exact_prompt(messages, request.max_tokens)}
                 )
-                for probe in request.probes
+                for messages, answer in zip(request.probes, probes, strict=True)
             ),
-            prompts=tuple(prompt_answers[prompt] for prompt in request.prompts),
+            prompts=tuple(answer.answer(vocabulary) for answer in prompts),
         )
-
-    def _generate_answers(
-        self, model: Any, conversations: Sequence[Messages], request: Generate
-    ) -> dict[Messages, GreedyAnswer]:
-        if not conversations:
-            return {}
-        base, distinct = self._loaded_base(), list(dict.fromkeys(conversations))
-        prompts = [
-            encode_prompt(base.vocabulary, messages, request.max_tokens) for messages in distinct
-        ]
-        with with_adapter(model, request.adapter) as adapted:
-            answers = generate_greedily(
-                adapted,
-                base.vocabulary,
-                prompts,
-                request.max_new_tokens,
-                base.device,
-                self._progress_reporter(len(prompts)),
-            )
-        return dict(zip(distinct, answers, strict=True))
 
     def _exact_prompt(self, messages: Messages, max_tokens: int) -> tuple[int, ...] | None:
         """Return the token ids of a prompt; None if a server makes other ones of it."""

@@ -1,4 +1,6 @@
-"""Frozen layers are computed once per row, without any effect on the trained adapter."""
+"""Frozen layers are computed once per row, without any effect on the trained adapter or on a
+score.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -7,11 +9,15 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from services.trainer.data.tokenization import EncodedExample
 from services.trainer.kernels import frozen_layers
+from services.trainer.kernels.frozen_layers import ActivationCache
+from services.trainer.kernels.packing import pack
 from services.trainer.protocol import Stepped
-from services.trainer.training.base_model import save_adapter, trainable_adapter
+from services.trainer.training.base_model import save_adapter, trainable_adapter, with_adapter
 from services.trainer.training.likelihood import collate, log_likelihoods
 from services.trainer.training.recipe import step_batches, train
+from services.trainer.training.scoring import score
 from shared.config.training import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, tiny_model, weights
 from tests.trainer.training.test_preferences import JUDGED, PAIRS
@@ -101,3 +107,48 @@ def test_inference_outputs_are_not_cached_and_patch_is_removed(
         assert forward_counts[0] == 2
     log_likelihoods(model, batch)
     assert forward_counts[0] == 3
+
+
+def trained(folder: Path, layers: int | None, seed: int) -> Path:
+    run(folder, LAST.model_copy(update={"layers": layers, "seed": seed}))
+    return folder
+
+
+def scores(model: object, adapter: Path, cache: ActivationCache | None) -> list[float]:
+    with with_adapter(model, adapter, cache) as adapted:
+        return score(adapted, EXAMPLES, "cpu", lambda done: None)
+
+
+def test_scores_reuse_frozen_layers(tmp_path: Path, forward_counts: Counter[int]) -> None:
+    """The second adapter is scored with what the first one's evaluation has computed."""
+    first, second = (trained(tmp_path / str(seed), 1, seed) for seed in (1, 2))
+    model, cache = tiny_model(), ActivationCache(1 << 20, for_inference=True)
+    forward_counts.clear()
+    scores(model, first, cache)
+    computed = forward_counts[0]
+    assert computed
+    reused = scores(model, second, cache)
+    assert forward_counts == {0: computed, 1: 2 * computed}
+    assert reused == scores(model, second, None)
+
+
+def test_scores_of_other_depths_are_apart(tmp_path: Path) -> None:
+    """An adapter of all layers shares nothing with one of the last layer."""
+    model, cache = tiny_model(), ActivationCache(1 << 20, for_inference=True)
+    last, whole = trained(tmp_path / "last", 1, 1), trained(tmp_path / "all", None, 1)
+    scores(model, last, cache)
+    assert scores(model, whole, cache) == scores(model, whole, None)
+    assert scores(model, last, cache) == scores(model, last, None)
+
+
+def test_evaluation_cache_drops_the_oldest_rows() -> None:
+    cache = ActivationCache(2 * 4 * 8, for_inference=True)
+    rows = [pack([EncodedExample((letter, 1, 2), 1)]) for letter in range(3)]
+    with torch.inference_mode():
+        for row in rows[:2]:
+            cache.put(1, row, torch.ones(1, 8))
+        cache.get(1, rows[0])
+        cache.put(1, rows[2], torch.ones(1, 8))
+        cache.put(1, rows[1], torch.ones(1, 17))  # larger than the cache
+    assert [cache.get(1, row) is not None for row in rows] == [True, False, True]
+    assert cache.get(2, rows[0]) is None

@@ -18,6 +18,7 @@ from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import LocalBase
 from services.trainer.machine.device import best_precision, main_memory
 from services.trainer.machine.memory import (
+    EVALUATION_CACHE_BYTES,
     FROZEN_CACHE_BYTES,
     WORKSPACE_BYTES,
     BatchTokens,
@@ -98,11 +99,12 @@ def test_frozen_layers_need_no_adapter_and_no_activations() -> None:
         for layers in (None, 11)
     )
     assert (2 * half.adapter, 2 * half.activations) == (whole.adapter, whole.activations)
-    assert (half.frozen_cache, whole.frozen_cache) == (FROZEN_CACHE_BYTES, 0)
+    caches = FROZEN_CACHE_BYTES + EVALUATION_CACHE_BYTES
+    assert (half.frozen_cache, whole.frozen_cache) == (caches, 0)
     assert estimate_needs(LARGE, TrainingConfig(layers=22), "bf16", BatchTokens(10, 3)) == whole
     refusal = memory_refusal(LARGE, TrainingConfig(layers=11), "bf16", LENGTHS, 1 << 30)
     assert refusal is not None
-    assert "cache of the frozen layers 256 MiB" in refusal[0]
+    assert "cache of the frozen layers 384 MiB" in refusal[0]
 
 
 def test_dropout_keeps_copies_of_inputs_and_masks() -> None:
