@@ -20,7 +20,7 @@ K8S = DEPLOY / "k8s"
 MODELS = Path("models")
 COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
-OPTIONAL = ("intake", "kafka-scram", "kueue", "ray", "trainer-window")
+OPTIONAL = ("intake", "kafka-scram", "kueue", "ray", "trainer-window", "webhooks")
 """Components that no overlay uses: alternatives or additions for a site."""
 
 EVERYTHING = tuple(name for name in COMPONENTS if name != "kafka-scram")

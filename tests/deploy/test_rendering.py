@@ -31,7 +31,7 @@ SERVICES = ("feedback", "dataset", "builder", "trainer", "registry")
 
 def test_all_overlays_and_components_are_rendered() -> None:
     assert OVERLAYS == ("dev", "production")
-    assert len(COMPONENTS) == 16
+    assert len(COMPONENTS) == 17
     assert len(COMBINATIONS) == len(COMPONENTS) + 3
 
 
