@@ -9,7 +9,10 @@ A run diverges when, over its last `WINDOW` steps,
 - the median gradient norm, before clipping, is above `NORM_FACTOR` times each of its median so far,
   that of the first `WINDOW` steps, and the norm at which gradients are clipped.
 
-"So far" means the first `WINDOW` steps and the `BASELINE_STEPS` before the last `WINDOW`.
+"So far" means the first `WINDOW` steps and the `BASELINE_STEPS` before the last `WINDOW`. In the
+first epoch every step has other examples, and the champion may have mastered those of the steps so
+far. There a mean loss below `NEW_NATS`, which examples cost a base that knows nothing of them, is
+no divergence.
 
 Healthy runs are noisy. Losses of small batches differ by a nat; norms fall by orders of magnitude
 during a run and jump back at an unusual example. So no single step decides, a loss near zero may
@@ -25,16 +28,20 @@ from statistics import fmean, median
 WINDOW = 5
 LOSS_FACTOR = 1.5
 LOSS_NATS = 1.0
+NEW_NATS = 6.0
 NORM_FACTOR = 30.0
 BASELINE_STEPS = 100
 
 
 def divergence_reason(
-    losses: Sequence[float], norms: Sequence[float | None], clipping_norm: float
+    losses: Sequence[float],
+    norms: Sequence[float | None],
+    clipping_norm: float,
+    epoch_steps: int,
 ) -> str | None:
     """Describe the divergence of a run, or return None. Takes one loss and one norm per step; a
     norm is None where a step was skipped because its scaled gradients overflowed. Gradients are
-    clipped to `clipping_norm`.
+    clipped to `clipping_norm`; an epoch has `epoch_steps` steps.
     """
     if len(losses) < 2 * WINDOW:
         return None
@@ -44,7 +51,9 @@ def divergence_reason(
         min(losses[0] + LOSS_NATS, fmean(losses[:WINDOW]), *means),
         fmean(losses[-WINDOW:]),
     )
-    if current > LOSS_FACTOR * lowest_mean + LOSS_NATS:
+    is_new = len(losses) - WINDOW < epoch_steps
+    limit = max(LOSS_FACTOR * lowest_mean + LOSS_NATS, NEW_NATS if is_new else 0.0)
+    if current > limit:
         return (
             f"the loss rose from {lowest_mean:.2f} to {current:.2f} nats per token "
             f"over {len(losses)} steps"

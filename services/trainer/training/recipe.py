@@ -128,7 +128,10 @@ def train(
                     judged_loss=judged_loss,
                 )
             )
-            if reason := divergence_reason(state.losses, state.norms, config.max_gradient_norm):
+            reason = divergence_reason(
+                state.losses, state.norms, config.max_gradient_norm, epoch_steps
+            )
+            if reason:
                 raise RunFailed(f"training diverged: {reason}", LOWER_LEARNING_RATE)
             if checkpoints and state.steps < total_steps:
                 stop = should_stop()

@@ -17,6 +17,7 @@ from services.trainer.training.base_model import load_base, save_adapter, traina
 from services.trainer.training.divergence import (
     LOSS_FACTOR,
     LOSS_NATS,
+    NEW_NATS,
     NORM_FACTOR,
     WINDOW,
     divergence_reason,
@@ -28,13 +29,16 @@ from tests.trainer.tiny import EXAMPLES, tiny_model
 
 
 def first_diverged_step(
-    losses: Sequence[float], norms: Sequence[float | None], clipping_norm: float = 0.3
+    losses: Sequence[float],
+    norms: Sequence[float | None],
+    clipping_norm: float = 0.3,
+    epoch_steps: int = 1,
 ) -> int | None:
     return next(
         (
             step
             for step in range(1, len(losses) + 1)
-            if divergence_reason(losses[:step], norms[:step], clipping_norm)
+            if divergence_reason(losses[:step], norms[:step], clipping_norm, epoch_steps)
         ),
         None,
     )
@@ -48,7 +52,7 @@ def test_lasting_rise_of_the_loss_is_detected() -> None:
     losses = [2.0] * 10 + [12.0] * 5
     assert first_diverged_step(losses, [1.0] * 15) == 12
     assert (
-        divergence_reason(losses, [1.0] * 15, 0.3)
+        divergence_reason(losses, [1.0] * 15, 0.3, 1)
         == "the loss rose from 2.00 to 12.00 nats per token over 15 steps"
     )
 
@@ -68,6 +72,17 @@ def test_small_norms_at_the_start_are_no_scale() -> None:
     assert first_diverged_step([0.2] * 24, [*mastered, *new], clipping_norm=0.3) is None
     exploding = [1.1 * 0.3 * NORM_FACTOR] * 12
     assert first_diverged_step([0.2] * 24, [*mastered, *exploding], clipping_norm=0.3) == 15
+
+
+def test_new_examples_after_mastered_ones_are_healthy() -> None:
+    """The first 12 steps have examples that the champion has mastered, the next ones new ones. In
+    the next epoch, the same rise is a divergence: all examples have been seen.
+    """
+    losses = [0.0] * 12 + [1.53] * 12
+    assert first_diverged_step(losses, [1.0] * 24, epoch_steps=24) is None
+    assert first_diverged_step(losses, [1.0] * 24, epoch_steps=6) == 16
+    worse_than_new = [0.0] * 12 + [1.1 * NEW_NATS] * 12
+    assert first_diverged_step(worse_than_new, [1.0] * 24, epoch_steps=24) == 17
 
 
 def test_single_spikes_and_returning_norms_are_ignored() -> None:
