@@ -192,9 +192,10 @@ RESOURCES = DashboardRow(
     "Checkpoints and resources",
     (
         bar_panel(
-            "Checkpoints and resumptions",
+            "Checkpoints, resumptions and second attempts",
             "Checkpoints uploaded to the object store, and runs resumed from one. Resumptions "
-            "without a deployment mean that workers crash.",
+            "without a deployment mean that workers crash. Frequent second attempts mean that the "
+            "recipe forgets: lower the learning rate, or rehearse more.",
             Query(
                 "sum by (model) "
                 f"(increase(ratchet_training_checkpoints_total{{{MODEL}}}[$__rate_interval]))",
@@ -204,6 +205,11 @@ RESOURCES = DashboardRow(
                 "sum by (model) "
                 f"(increase(ratchet_training_resumed_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}} resumed",
+            ),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_training_second_attempts_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} second attempts",
             ),
         ),
         bar_gauge_panel(

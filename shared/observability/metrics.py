@@ -258,6 +258,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "Times that training resumed from a checkpoint.",
     ),
     Metric(
+        "ratchet_training_second_attempts_total",
+        "counter",
+        "trainer",
+        ("model",),
+        "Runs that trained once more, at a lower learning rate, since their candidate only forgot.",
+    ),
+    Metric(
         "ratchet_training_reward_hacking",
         "gauge",
         "trainer",

@@ -104,6 +104,8 @@ async def test_gentler_candidate_is_promoted(world: World) -> None:
     assert not world.rollbacks
     assert REASON in world.card
     assert "| learning_rate | 0.000125 |" in world.card
+    attempts = ("ratchet_training_second_attempts_total", {"model": "m"})
+    assert world.metrics.registry.get_sample_value(*attempts) == 1
     progress = [
         decode(record.value, record.headers, TrainingProgressed).event.event_id
         for record in world.bus.topics[TRAINING_PROGRESS]

@@ -139,6 +139,8 @@ class TrainingRun:
             return False
         self.job.folder.write(retry)
         self.job.log.info("retrying", reason=retry.reason)
+        model = self.job.facts.batch.model
+        self.runtime.metrics.count("ratchet_training_second_attempts_total", model=model)
         return True
 
     def _require_lane(self) -> None:
