@@ -7,7 +7,7 @@ from ratchet.cli.export import export
 from ratchet.cli.feedback import feedback
 from ratchet.cli.forget import forgetting
 from ratchet.cli.models import models
-from ratchet.cli.runs import runs
+from ratchet.cli.runs import pauses, runs
 from ratchet.cli.stack import stack
 from ratchet.cli.status import status
 from ratchet.cli.topics import topics
@@ -35,6 +35,7 @@ app.add_typer(dataset, name="dataset")
 app.add_typer(training)
 app.add_typer(master, name="master")
 app.add_typer(runs, name="runs")
+app.add_typer(pauses)
 app.add_typer(audit, name="audit")
 app.add_typer(dlq, name="dlq")
 app.add_typer(forgetting)

@@ -1,11 +1,14 @@
-"""`ratchet runs`: lists and shows training runs as the registry knows them."""
+"""`ratchet runs`, `ratchet pause` and `ratchet resume`: training runs as the registry knows them,
+and pauses of training.
+"""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import JsonValue
 
 from ratchet import console
+from ratchet.cli.status_report import pause_text
 from ratchet.local_stack.token_store import token_for
 from ratchet.options import DEFAULT_REGISTRY, DEFAULT_STATE, Json, Registry, State, Token
 from ratchet.registry_client import RegistryClient
@@ -16,6 +19,8 @@ _SETS = {
     "retention": "regression set",
     "canaries": "regression prompts",
 }
+
+pauses = typer.Typer()
 
 runs = typer.Typer(no_args_is_help=True, help="List and show training runs.")
 
@@ -31,6 +36,7 @@ def list_runs(
     """Show the training runs of a model, newest first."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         items = client.get_all(f"/api/models/{model}/runs")
+        paused = pause_text(client.get(f"/api/models/{model}"))
     if json:
         console.print_json({"items": items})
         return
@@ -50,6 +56,8 @@ def list_runs(
             for run in items
         ],
     )
+    if paused:
+        console.print_text(paused)
 
 
 @runs.command("show")
@@ -85,6 +93,48 @@ def show_run(
             ("hyperparameter", "value"),
             [(name, _text(value)) for name, value in run["configuration"].items()],
         )
+
+
+@pauses.command()
+def pause(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
+) -> None:
+    """Start no new training run of a model. Feedback is still taken, and batches form and wait; a
+    run that has started is completed.
+    """
+    _change_pause(model, "pause", reason, registry, token_for(registry, state, token), json)
+
+
+@pauses.command()
+def resume(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
+) -> None:
+    """Train a model again after a pause: its waiting batches first, the oldest one at the front."""
+    _change_pause(model, "resume", reason, registry, token_for(registry, state, token), json)
+
+
+def _change_pause(
+    model: str, change: str, reason: str, registry: str, token: str | None, json: bool
+) -> None:
+    with RegistryClient(registry, token) as client:
+        answer = client.post(f"/api/models/{model}/{change}", {"reason": reason})
+        running = [] if json else client.get(f"/api/models/{model}/runs", limit="1")["items"]
+    if json:
+        console.print_json(answer)
+        return
+    console.print_text(pause_text(answer) or f"training of {model} is not paused")
+    if answer["pause"] and any(run["ended_at"] is None for run in running):
+        console.print_text(f"run {running[0]['run_id']} has started and is completed")
 
 
 def _show_verdict(verdict: dict[str, Any] | None) -> None:

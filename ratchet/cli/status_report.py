@@ -2,7 +2,7 @@
 matters that need a person. Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -92,6 +92,21 @@ class ModelStatus:
         return f"{run['state']}: {reason}" if reason else str(run["state"])
 
 
+def pause_text(model: Mapping[str, Any]) -> str | None:
+    """Return who paused the training of a model of the registry's API, since when and why; None if
+    it is not paused.
+    """
+    pause = model.get("pause")
+    if pause is None:
+        return None
+    waiting = model["waiting_batches"]
+    batches = "1 batch waits" if waiting == 1 else f"{waiting or 'no'} batches wait"
+    return (
+        f"training of {model['model']} is paused by {pause['operator'] or 'operator'} since "
+        f"{pause['since']}: {pause['reason']}; {batches}"
+    )
+
+
 def matters(services: Iterable[ServiceStatus], models: Iterable[ModelStatus]) -> list[str]:
     """Return a line for each matter that needs a person, with the next step."""
     return [
@@ -139,6 +154,8 @@ def _model_matters(status: ModelStatus) -> Iterable[str]:
     name, model, run = status.name, status.model, status.run
     if hold := model["hold"]:
         yield f"{name} is on hold ({hold['reason']}); end it with `ratchet release {name}`"
+    if paused := pause_text(model):
+        yield f"{paused}; resume it with `ratchet resume {name}`"
     if model["challenger"] and not model["trial"]:
         yield f"{name}: {model['challenger']} waits for you; serve it with `ratchet promote {name}`"
     for deployment in model["deployments"]:

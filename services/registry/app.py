@@ -31,6 +31,7 @@ from services.registry.store.database import Database, RefusedByDatabase, Sessio
 from services.registry.store.outbox import TRACE_HEADERS, RegistryEvent, enqueue
 from services.registry.store.queries import aliases_of, hold_of
 from services.registry.store.tables import Json
+from services.registry.store.training_queries import pause_of
 from shared.config.canary import CanarySettings
 from shared.config.models import Models
 from shared.errors import ContractViolation, RatchetError, Unavailable, Unprocessable
@@ -284,16 +285,20 @@ class Registry:
                 self.deployer.wake()
 
     async def update_state_metrics(self, model: str) -> None:
-        """Export which version is champion, and whether the model is on hold."""
+        """Export which version is champion, and whether the model is on hold or its training is
+        paused.
+        """
 
-        def state(session: Session) -> tuple[str | None, bool]:
+        def state(session: Session) -> tuple[str | None, bool, bool]:
             aliases = aliases_of(session, model)
             champion = aliases.champion if aliases else None
-            return champion, hold_of(session, model) is not None
+            on_hold = hold_of(session, model) is not None
+            return champion, on_hold, pause_of(session, model) is not None
 
-        champion, on_hold = await self.database.run(state)
+        champion, on_hold, paused = await self.database.run(state)
         self._report.show_champion(model, champion)
         self._report.show_hold(model, on_hold)
+        self._report.show_pause(model, paused)
 
 
 def _present(event: RegistryEvent | None) -> Sequence[RegistryEvent]:

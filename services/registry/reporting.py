@@ -6,7 +6,7 @@ from services.registry.lifecycle import version_number
 from services.registry.rollout.canary_trial import TrialStatus
 from services.registry.rollout.live_monitor import MonitorResult
 from shared.config.models import Models
-from shared.events import Event, VersionPromoted, VersionRolledBack, VersionWithdrawn
+from shared.events import ControlEvent, Event, VersionPromoted, VersionRolledBack, VersionWithdrawn
 from shared.logs import Log
 from shared.observability.metrics import Metrics
 
@@ -74,6 +74,15 @@ class DecisionReport:
                 "withdrawn", model=event.model, version=event.version, reason=event.reason
             )
 
+        elif isinstance(event, ControlEvent):
+            self._log.info(
+                "training controlled",
+                decision=type(event).__name__,
+                model=event.model,
+                actor=event.actor,
+                reason=event.reason,
+            )
+
     def report_monitor(self, model: str, result: MonitorResult) -> None:
         """Report the evidence of the monitor, and a champion that is worse but was not rolled
         back.
@@ -115,3 +124,7 @@ class DecisionReport:
     def show_hold(self, model: str, on_hold: bool) -> None:
         """Export whether a model is on hold."""
         self._metrics.set("ratchet_registry_on_hold", on_hold, model=model)
+
+    def show_pause(self, model: str, paused: bool) -> None:
+        """Export whether training of a model is paused."""
+        self._metrics.set("ratchet_registry_training_paused", paused, model=model)

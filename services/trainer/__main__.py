@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.trainer.app import Trainer
+from services.trainer.batch_queue import BatchQueue
 from services.trainer.bus_view.view import VIEW_TOPICS
 from services.trainer.environment import require_trainable_machine
 from services.trainer.errors import RunFailed
@@ -16,7 +17,6 @@ from services.trainer.machine.bases import locate_base
 from services.trainer.run.progress import initialize_run_metrics
 from services.trainer.run_folder import WorkFolder
 from services.trainer.settings import TrainerSettings
-from services.trainer.window_queue import WindowQueue
 from services.trainer.worker.client import LOCAL, TrainingProcess, ray_launch
 from shared.clock import SystemClock
 from shared.config.models import Models, load_models
@@ -96,7 +96,9 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
         await consumer.start()
         health.mark_ready()
         log.info("ready", models=sorted(models.files))
-        queue = WindowQueue(trainer.window_opens_at, consumer.owns, consumer.commit, runtime)
+        queue = BatchQueue(
+            trainer.wait_of, trainer.refresh, consumer.owns, consumer.commit, runtime
+        )
         async with (
             aclosing(consumer.records()) as records,
             aclosing(queue.ready_records(records)) as ready,

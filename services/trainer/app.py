@@ -2,8 +2,8 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
 
+from services.trainer.batch_queue import Wait
 from services.trainer.bus_view.view import BusView, EvaluationInputs
 from services.trainer.errors import RunInterrupted
 from services.trainer.machine.bases import LocalBase
@@ -82,11 +82,15 @@ class Trainer:
         """Continue the paused run, or abandon it if another trainer owns its batch now."""
         await self._supervisor.after_rebalance()
 
-    def window_opens_at(self, record: Record) -> datetime | None:
-        """Return when the training window of a batch's lane opens; None if the batch may be handled
-        now.
+    async def refresh(self) -> None:
+        """Read the new events of other services. Raises BusUnavailable."""
+        await self._view.refresh()
 
-        A run that has started continues at any hour. Records that are not a batch of a declared
+    def wait_of(self, record: Record) -> Wait | None:
+        """Return the wait of a batch as of the last refresh; None if the batch may be handled now.
+
+        It waits while training of its model is paused and while the window of its lane is closed.
+        A run that has started continues at any time. Records that are not a batch of a declared
         model do not wait either.
         """
         try:
@@ -95,11 +99,16 @@ class Trainer:
         except Unprocessable:
             return None
         run_id, now = run_id_of(batch), self._runtime.clock.now()
-        if lane is None or lane.window is None or lane.window.is_open(now):
+        pause, window = self._view.pause_of(batch.model), lane.window if lane else None
+        if pause is not None:
+            wait = Wait(f"training paused by {pause.actor}: {pause.reason}")
+        elif window is not None and not window.is_open(now):
+            wait = Wait("training window closed", window.next_open(now))
+        else:
             return None
         if self._work.run(run_id).plan() is not None or self._view.run(run_id).has_ended:
             return None
-        return lane.window.next_open(now)
+        return wait
 
     async def handle(self, record: Record, is_owner: OwnershipCheck) -> None:
         """Bring a batch to its outcome and wait for the registry's answer.

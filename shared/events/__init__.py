@@ -18,6 +18,7 @@ from shared.events.base import (
     Reward,
     Share,
 )
+from shared.events.controls import ControlEvent, TrainingPaused, TrainingResumed
 from shared.events.feedback import (
     FeedbackReceived,
     FeedbackScored,
@@ -78,6 +79,8 @@ EVENTS: tuple[type[Event], ...] = (
     TrainingRequested,
     TrainingRequestAnswered,
     BatchReady,
+    TrainingPaused,
+    TrainingResumed,
     TrainingProgressed,
     CheckpointSaved,
     TrainingRolledBack,
@@ -97,6 +100,7 @@ __all__ = [
     "BatchReady",
     "CheckpointSaved",
     "Comparison",
+    "ControlEvent",
     "Count",
     "Decision",
     "DeploymentFailed",
@@ -125,9 +129,11 @@ __all__ = [
     "RewardPart",
     "RunMetrics",
     "Share",
+    "TrainingPaused",
     "TrainingProgressed",
     "TrainingRequestAnswered",
     "TrainingRequested",
+    "TrainingResumed",
     "TrainingRolledBack",
     "UploadName",
     "UploadedFile",

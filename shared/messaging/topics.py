@@ -14,9 +14,11 @@ from shared.events import (
     ExamplesWithdrawn,
     FeedbackReceived,
     FeedbackScored,
+    TrainingPaused,
     TrainingProgressed,
     TrainingRequestAnswered,
     TrainingRequested,
+    TrainingResumed,
     TrainingRolledBack,
     UserForgotten,
     VersionDeployed,
@@ -35,6 +37,7 @@ DATASET_WITHDRAWALS = "dataset.withdrawals"
 TRAINING_REQUESTS = "training.requests"
 TRAINING_ANSWERS = "training.answers"
 TRAINING_BATCHES = "training.batches"
+TRAINING_CONTROLS = "training.controls"
 TRAINING_PROGRESS = "training.progress"
 TRAINING_CHECKPOINTS = "training.checkpoints"
 TRAINING_ROLLBACKS = "training.rollbacks"
@@ -167,6 +170,16 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         "dataset",
         ("dataset", "trainer", "registry"),
         timedelta(days=365),
+        4,
+    ),
+    # Never deleted: a pause holds however old it is.
+    Topic(
+        TRAINING_CONTROLS,
+        "model",
+        (TrainingPaused, TrainingResumed),
+        "registry",
+        ("trainer",),
+        None,
         4,
     ),
     Topic(

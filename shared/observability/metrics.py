@@ -283,7 +283,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "gauge",
         "trainer",
         (),
-        "Batches waiting for the training window of their lane.",
+        "Batches that wait for the window of their lane, or because training is paused.",
     ),
     Metric(
         "ratchet_training_window_opens_seconds",
@@ -331,6 +331,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "registry",
         ("model",),
         "1 while the model is on hold: only an operator can move the champion.",
+    ),
+    Metric(
+        "ratchet_registry_training_paused",
+        "gauge",
+        "registry",
+        ("model",),
+        "1 while training of the model is paused: its batches wait.",
     ),
     Metric(
         "ratchet_registry_on_trial",

@@ -105,6 +105,7 @@ def test_acls_of_every_user() -> None:
         },
         "ratchet-trainer": {
             "r dataset.withdrawals",
+            "r training.controls",
             "r training.batches",
             "w training.batches.dlq",
             "w training.progress",
@@ -129,6 +130,7 @@ def test_acls_of_every_user() -> None:
             "r training.rollbacks",
             "w training.rollbacks.dlq",
             "w models.versions",
+            "w training.controls",
             "group ratchet-registry",
             "group ratchet-registry-live",
         },

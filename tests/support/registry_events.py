@@ -1,7 +1,8 @@
 """Sample events of the trainer, and a database with one declared model."""
 
+import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from shared.config.model_file import BasePaths, ModelFile
 from shared.config.training import TrainingConfig
 from shared.events import (
     Artefact,
+    BatchCounts,
+    BatchReady,
     CheckpointSaved,
     Comparison,
     Decision,
@@ -29,8 +32,9 @@ from shared.events import (
     Verdict,
     VersionEvent,
 )
+from shared.events.hyperparameters import Lane
 from shared.identity import digest_of
-from shared.messaging.topics import FEEDBACK_RECEIVED
+from shared.messaging.topics import FEEDBACK_RECEIVED, TRAINING_CONTROLS
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 CONTEXT = HandlerContext(NOW)
@@ -129,6 +133,23 @@ def progress(
     )
 
 
+def announcement(number: int, lane: Lane = "adaptive") -> BatchReady:
+    """Return the announcement of a batch, closed a minute after the one before it."""
+    return BatchReady(
+        event_id=f"batch {number}",
+        occurred_at=NOW + timedelta(minutes=number),
+        model="support",
+        model_digest=DIGEST,
+        batch_id=f"batch {number}",
+        shard=0,
+        number=number,
+        lane=lane,
+        manifest=Artefact(uri=f"batches/{number}/manifest.json", digest=DIGEST),
+        counts=BatchCounts(training=50, preference=0, negative=0, held_out=5),
+        offsets=(),
+    )
+
+
 def feedback(
     version: str | None,
     reward: float,
@@ -179,6 +200,17 @@ class DatabaseFixture:
         """Types of all events that were added to the outbox, in order."""
         rows = select(OutboxRow).order_by(OutboxRow.id)
         return self.run(lambda session: [row.headers["ce_type"] for row in session.scalars(rows)])
+
+    @property
+    def controls(self) -> list[tuple[str, int]]:
+        """Types and numbers of the decisions on training in the outbox, in order."""
+        rows = select(OutboxRow).where(OutboxRow.topic == TRAINING_CONTROLS).order_by(OutboxRow.id)
+        return self.run(
+            lambda session: [
+                (row.headers["ce_type"].split(".")[1], json.loads(row.value)["number"])
+                for row in session.scalars(rows)
+            ]
+        )
 
     @property
     def aliases(self) -> AliasRow:

@@ -12,7 +12,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from services.trainer.app import Trainer
-from services.trainer.bus_view.view import VIEW_EVENTS
+from services.trainer.batch_queue import Wait
+from services.trainer.bus_view.view import VIEW_EVENTS, VIEW_TOPICS
 from services.trainer.errors import RunFailed, RunInterrupted, TrainingProcessEnded
 from services.trainer.gate.promotion_level import PastGate, promotion_level
 from services.trainer.machine.bases import LocalBase
@@ -53,6 +54,8 @@ from shared.events import (
     FrozenModel,
     Position,
     ProbeToken,
+    TrainingPaused,
+    TrainingResumed,
     TrainingRolledBack,
     VersionPromoted,
     VersionRegistered,
@@ -65,6 +68,7 @@ from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
     MODELS_VERSIONS,
     TRAINING_CHECKPOINTS,
+    TRAINING_CONTROLS,
     TRAINING_PROGRESS,
     TRAINING_ROLLBACKS,
 )
@@ -186,12 +190,7 @@ class FakeTopicReader:
 
     async def read_new(self) -> list[Record]:
         records = []
-        for topic in (
-            DATASET_WITHDRAWALS,
-            TRAINING_CHECKPOINTS,
-            TRAINING_ROLLBACKS,
-            MODELS_VERSIONS,
-        ):
+        for topic in VIEW_TOPICS:
             log = self.bus.topics.get(topic, [])
             records += log[self.read.get(topic, 0) :]
             self.read[topic] = len(log)
@@ -250,6 +249,18 @@ class World:
             batches=(WithdrawnBatch(batch_id="b", number=0, feedback_ids=feedback_ids),),
         )
         await self.bus.send(DATASET_WITHDRAWALS, b"m", *encode(event, "dataset"))
+
+    async def control(self, decision: type[TrainingPaused | TrainingResumed], number: int) -> None:
+        """Publish an operator's decision as the registry does."""
+        event = decision(
+            event_id=f"{decision.__name__}-{number}",
+            occurred_at=NOW,
+            model="m",
+            number=number,
+            actor="ada",
+            reason="an incident",
+        )
+        await self.bus.send(TRAINING_CONTROLS, b"m", *encode(event, "registry"))
 
     async def answer(self, evaluation: int, answer: str, champion: str) -> None:
         """Publish the registry's answer to the checkpoint of an evaluation, once it exists."""
@@ -912,14 +923,36 @@ async def test_batch_waits_for_its_window_unless_its_run_started(world: World) -
     )
     record = record_of(a_batch(world))
     trainer = world.trainer(model)
-    assert trainer.window_opens_at(record) == soon.replace(minute=0, second=0, microsecond=0)
-    assert world.trainer().window_opens_at(record) is None
-    assert trainer.window_opens_at(record_of(a_batch(world, "stranger"))) is None
-    assert trainer.window_opens_at(replace(record, value=b"{}")) is None
+    wait = trainer.wait_of(record)
+    assert wait is not None
+    assert wait.until == soon.replace(minute=0, second=0, microsecond=0)
+    assert world.trainer().wait_of(record) is None
+    assert trainer.wait_of(record_of(a_batch(world, "stranger"))) is None
+    assert trainer.wait_of(replace(record, value=b"{}")) is None
     world.child.dies_at = Train
     with pytest.raises(RuntimeError, match="power"):
         await trainer.handle(record, is_owner)
-    assert trainer.window_opens_at(record) is None, "a run that has started continues"
+    assert trainer.wait_of(record) is None, "a run that has started continues"
+
+
+async def test_paused_model_starts_no_run_and_ends_the_running_one(world: World) -> None:
+    """The decision with the highest number counts, also when an earlier one is repeated."""
+    record, started = record_of(a_batch(world)), record_of(a_batch(world, number=1))
+    trainer = world.trainer()
+    world.child.dies_at = Train
+    with pytest.raises(RuntimeError, match="power"):
+        await trainer.handle(started, is_owner)
+    await world.control(TrainingPaused, 1)
+    await trainer.refresh()
+    assert trainer.wait_of(record) == Wait("training paused by ada: an incident")
+    assert trainer.wait_of(started) is None, "a run that has started continues"
+    restarted = world.trainer()
+    await restarted.refresh()
+    assert restarted.wait_of(record) == trainer.wait_of(record)
+    await world.control(TrainingResumed, 2)
+    await world.control(TrainingPaused, 1)
+    await trainer.refresh()
+    assert trainer.wait_of(record) is None
 
 
 async def test_seconds_to_the_first_verdict_are_measured_once(

@@ -16,6 +16,7 @@ from services.registry.api import (
 )
 from services.registry.api.audit import routes as audit_routes
 from services.registry.api.audit.refusals import RefusalAudit
+from services.registry.api.training import pauses
 from services.registry.app import Registry
 from shared.observability.health import Health
 
@@ -44,6 +45,7 @@ def build(
     app.include_router(read_routes.routes(registry))
     app.include_router(move_routes.routes(registry))
     app.include_router(holds.routes(registry))
+    app.include_router(pauses.routes(registry))
     app.include_router(routing.routes(registry))
     app.include_router(audit_routes.routes(registry))
     app.include_router(_probes(health, metrics))

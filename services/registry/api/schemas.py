@@ -74,6 +74,14 @@ class Hold(ApiModel):
     reason: str
 
 
+class Pause(ApiModel):
+    """A pause of training: no new run starts. `operator` is the name of the token's owner."""
+
+    since: datetime
+    operator: str | None
+    reason: str
+
+
 class LiveRewards(ApiModel):
     """The number of stored live rewards of a version, and their mean."""
 
@@ -136,13 +144,17 @@ class Route(ApiModel):
 
 
 class Model(ApiModel):
-    """A model with its aliases, hold, canary trial, live rewards and deployments."""
+    """A model with its aliases, hold, canary trial, live rewards and deployments. `pause` is set
+    while its training is paused; `waiting_batches` counts the batches whose run has not started.
+    """
 
     model: str
     champion: str | None
     previous: str | None
     challenger: str | None
     hold: Hold | None
+    pause: Pause | None = None
+    waiting_batches: int = 0
     trial: CanaryStatus | None = None
     live: list[LiveRewards]
     versions: int

@@ -20,7 +20,15 @@ from services.registry.store.queries import (
     rewards_by_version,
     versions_of,
 )
-from services.registry.store.tables import AuditRow, DeploymentRow, HoldRow, RunRow, VersionRow
+from services.registry.store.tables import (
+    AuditRow,
+    DeploymentRow,
+    HoldRow,
+    RunRow,
+    TrainingPauseRow,
+    VersionRow,
+)
+from services.registry.store.training_queries import pause_of, waiting_batches
 from services.registry.store.withdrawal_queries import (
     withdrawals_of,
     withdrawn_examples_by_user,
@@ -35,6 +43,7 @@ _LIMIT = 200
 def model_view(session: Session, model: str) -> View:
     """Return a model with its aliases, its number of versions and its newest deployments."""
     aliases, hold = aliases_of(session, model), hold_of(session, model)
+    pause = pause_of(session, model)
     newest: dict[str, View] = {}
     for row in deployments_of(session, model, _LIMIT):
         newest.setdefault(row.target, deployment_view(row))
@@ -44,6 +53,8 @@ def model_view(session: Session, model: str) -> View:
         "previous": aliases.previous if aliases else None,
         "challenger": aliases.challenger if aliases else None,
         "hold": _hold_view(hold) if hold else None,
+        "pause": _pause_view(pause) if pause else None,
+        "waiting_batches": len(waiting_batches(session, model)),
         "trial": trial_view(session, model),
         "live": [
             {"version": version, "rewards": live.count, "mean": live.mean}
@@ -208,6 +219,10 @@ def _hold_view(hold: HoldRow) -> View:
         "operator": hold.operator,
         "reason": hold.reason,
     }
+
+
+def _pause_view(pause: TrainingPauseRow) -> View:
+    return {"since": pause.since, "operator": pause.operator, "reason": pause.reason}
 
 
 def history_view(session: Session, model: str) -> list[View]:

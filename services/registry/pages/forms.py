@@ -4,6 +4,9 @@ from urllib.parse import parse_qs
 
 from fastapi import HTTPException, Request
 
+MAX_REASON_LENGTH = 2000
+REASON_NEEDED = f"Enter a reason of at most {MAX_REASON_LENGTH} characters."
+
 _MAX_BYTES = 16_384
 
 

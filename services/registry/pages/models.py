@@ -17,7 +17,8 @@ from services.registry.store.queries import (
     rewards_by_version,
     runs_of,
 )
-from services.registry.store.tables import RunRow
+from services.registry.store.tables import BatchRow, RunRow
+from services.registry.store.training_queries import waiting_batches
 
 _LIMIT = 200
 _RUNS = 20
@@ -48,6 +49,7 @@ def model_page_view(session: Session, model: str) -> View:
         "all_versions": versions,
         "rewarded": bool(rewards),
         "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
+        "waiting": [_waiting_view(batch) for batch in waiting_batches(session, model)],
         "runs": [{**progress_view(run), "loss": _loss(session, run)} for run in runs[:_RUNS]],
         "timeline": timeline(history_of(session, model, _LIMIT), runs, deployments, rewards),
         **_trend(versions),
@@ -70,6 +72,16 @@ def progress_view(run: RunRow) -> View:
         "updated_at": run.updated_at,
         "ended_at": run.ended_at,
         "verdict": verdict_of(run.verdict),
+    }
+
+
+def _waiting_view(batch: BatchRow) -> View:
+    return {
+        "batch_id": batch.batch_id,
+        "number": batch.number,
+        "lane": batch.lane,
+        "examples": batch.counts["training"],
+        "closed_at": batch.closed_at,
     }
 
 

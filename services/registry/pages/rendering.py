@@ -82,6 +82,8 @@ _LABELS = {
     "hold": "put on hold",
     "release": "hold released",
     "request_training": "training requested",
+    "pause": "training paused",
+    "resume": "training resumed",
     "undeployed": "deployment failed",
     "reevaluate": "waiting for re-evaluation",
     "exact_match": "exact match",

@@ -22,7 +22,7 @@ from services.registry.pages import sign_in
 from services.registry.pages.audit import audit_page_view
 from services.registry.pages.batches import batch_view
 from services.registry.pages.errors import install_error_pages, page_route_class
-from services.registry.pages.forms import form_of
+from services.registry.pages.forms import MAX_REASON_LENGTH, REASON_NEEDED, form_of
 from services.registry.pages.models import model_page_view, model_summary_view
 from services.registry.pages.moves import (
     ChampionChanged,
@@ -32,6 +32,7 @@ from services.registry.pages.moves import (
     require_champion,
 )
 from services.registry.pages.rendering import FOLDER, Templates
+from services.registry.pages.training_controls import training_controls
 from services.registry.pages.versions import (
     compare_view,
     lineage_page_view,
@@ -47,8 +48,6 @@ from services.registry.versions.moves import promote_by_operator, roll_back
 from shared.events import VersionPromoted, VersionRolledBack
 from shared.http.api_docs import api_docs_routes
 from shared.storage.object_store import ObjectStore
-
-MAX_REASON_LENGTH = 2000
 
 WAIT_SECONDS = 3.0
 """Time for which a form waits for the deployment; after that the next page polls for it."""
@@ -193,8 +192,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         if not to or not seen:
             raise HTTPException(400, "the form has no version; reload the page")
         if not reason or len(reason) > MAX_REASON_LENGTH:
-            problem = f"Enter a reason of at most {MAX_REASON_LENGTH} characters."
-            return await confirmation(model, kind, to, reason, problem, 422)
+            return await confirmation(model, kind, to, reason, REASON_NEEDED, 422)
 
         def decide(
             session: Session, now: datetime
@@ -225,4 +223,5 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     app.router.routes.extend(api_docs_routes())
     app.include_router(pages)
     app.include_router(forms)
+    app.include_router(training_controls(registry, templates))
     install_error_pages(app, templates)

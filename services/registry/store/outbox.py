@@ -18,13 +18,13 @@ from services.registry.store.queries import lock_aliases, unpublished_events
 from services.registry.store.tables import OutboxRow
 from shared.clock import Clock
 from shared.errors import Unavailable
-from shared.events import TrainingRequested, VersionEvent
+from shared.events import ControlEvent, TrainingRequested, VersionEvent
 from shared.logs import Log
 from shared.messaging.bus import Producer
 from shared.messaging.codec import encode
-from shared.messaging.topics import MODELS_VERSIONS, TRAINING_REQUESTS
+from shared.messaging.topics import MODELS_VERSIONS, TRAINING_CONTROLS, TRAINING_REQUESTS
 
-RegistryEvent: TypeAlias = TrainingRequested | VersionEvent
+RegistryEvent: TypeAlias = ControlEvent | TrainingRequested | VersionEvent
 """Events that the registry decides, about one model each."""
 
 SOURCE = "ratchet/registry"
@@ -65,6 +65,8 @@ def enqueue(session: Session, events: Iterable[RegistryEvent], now: datetime) ->
 
 
 def _topic_of(event: RegistryEvent) -> str:
+    if isinstance(event, ControlEvent):
+        return TRAINING_CONTROLS
     return TRAINING_REQUESTS if isinstance(event, TrainingRequested) else MODELS_VERSIONS
 
 

@@ -277,6 +277,20 @@ class HoldRow(TableBase):
     reason: Mapped[str] = mapped_column(Text)
 
 
+class TrainingPauseRow(TableBase):
+    """The newest decision to pause or resume training of a model. `since` and `operator` are set
+    while it is paused; `number` counts the decisions.
+    """
+
+    __tablename__ = "training_pauses"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    since: Mapped[datetime | None]
+    operator: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(Text)
+
+
 class CanaryTrialRow(TableBase):
     """A canary trial of a challenger against `champion`, with its rule. `frozen_seconds` is the
     time on hold since it began. `heard_before` is the newest id of `live_rewards` at its start:

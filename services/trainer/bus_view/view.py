@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.trainer.bus_view.controls import TrainingControls
 from services.trainer.bus_view.gate_history import GateHistories
 from services.trainer.bus_view.registry_state import Champion, PublishedRun, RegistryState
 from services.trainer.bus_view.reward_history import RewardHistory
@@ -15,9 +16,12 @@ from shared.errors import ContractViolation, Misconfigured, Undecodable
 from shared.events import (
     Artefact,
     CheckpointSaved,
+    ControlEvent,
     DeploymentFailed,
     Event,
     ExamplesWithdrawn,
+    TrainingPaused,
+    TrainingResumed,
     TrainingRolledBack,
     VersionDeployed,
     VersionPromoted,
@@ -34,15 +38,24 @@ from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
     MODELS_VERSIONS,
     TRAINING_CHECKPOINTS,
+    TRAINING_CONTROLS,
     TRAINING_ROLLBACKS,
 )
 from shared.service.runtime import Runtime
 
 T = TypeVar("T")
 
-VIEW_TOPICS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
+VIEW_TOPICS = (
+    DATASET_WITHDRAWALS,
+    TRAINING_CONTROLS,
+    TRAINING_CHECKPOINTS,
+    TRAINING_ROLLBACKS,
+    MODELS_VERSIONS,
+)
 VIEW_EVENTS: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
+    TrainingPaused,
+    TrainingResumed,
     CheckpointSaved,
     TrainingRolledBack,
     VersionRegistered,
@@ -77,6 +90,7 @@ class BusView:
         """`reader` reads `VIEW_TOPICS`."""
         self._registry = RegistryState()
         self._withdrawals = Withdrawals()
+        self._controls = TrainingControls()
         self._rewards = RewardHistory()
         self._gates = GateHistories()
         self._reader = reader
@@ -94,6 +108,10 @@ class BusView:
     def run(self, run_id: str) -> PublishedRun:
         """Return the run's events. Each `refresh` adds to the same object."""
         return self._registry.run(run_id)
+
+    def pause_of(self, model: str) -> TrainingPaused | None:
+        """Return the pause of a model's training, None if it is not paused."""
+        return self._controls.pause_of(model)
 
     def configuration_of(self, adapter: Artefact) -> Configuration | None:
         """Return the configuration of the run that made an adapter, None if it is not known."""
@@ -145,6 +163,8 @@ class BusView:
             return
         if isinstance(event, ExamplesWithdrawn):
             self._withdrawals.apply(event, record.position)
+        elif isinstance(event, ControlEvent):
+            self._controls.apply(event)
         else:
             self._registry.apply(event)
             self._rewards.apply(event)

@@ -61,6 +61,8 @@ OPERATIONS = (
     "POST /api/models/{model}/release",
     "POST /api/models/{model}/uploads",
     "POST /api/models/{model}/training-requests",
+    "POST /api/models/{model}/pause",
+    "POST /api/models/{model}/resume",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",

@@ -29,6 +29,10 @@ LOG = configure("test", "error", "text")
 HERE, ELSEWHERE = "http://127.0.0.1:8080", "http://registry.example"
 ROLLBACK = "/api/models/support/rollback"
 WHY = {"reason": "worse in use"}
+BEFORE = {"release": "hold", "resume": "pause"}
+"""Change without which a change has no effect."""
+AFTER = {"hold": "release", "release": "hold", "pause": "resume", "resume": "pause"}
+"""Change that has an effect after a change."""
 
 
 @pytest.fixture
@@ -101,7 +105,14 @@ async def test_only_operators_move_the_champion(
 
 @pytest.mark.parametrize(
     ("path", "action"),
-    [("promote", "promote"), ("rollback", "roll_back"), ("hold", "hold"), ("release", "release")],
+    [
+        ("promote", "promote"),
+        ("rollback", "roll_back"),
+        ("hold", "hold"),
+        ("release", "release"),
+        ("pause", "pause"),
+        ("resume", "resume"),
+    ],
 )
 async def test_history_names_the_owner_of_the_token(stage: Stage, path: str, action: str) -> None:
     tokens = parse_tokens("operate ada the-token-of-ada-alone\n", "tests") | TOKENS
@@ -110,17 +121,21 @@ async def test_history_names_the_owner_of_the_token(stage: Stage, path: str, act
     target = {"version": stage.registry_db.aliases.previous} if path == "promote" else {}
     ada = {"Authorization": "Bearer the-token-of-ada-alone"}
     async with client(stage, headers=ada) as http:
-        if path == "release":
-            assert (await http.post("/api/models/support/hold", json=WHY)).status_code == 200
+        if path in BEFORE:
+            before = await http.post(f"/api/models/support/{BEFORE[path]}", json=WHY)
+            assert before.status_code == 200
         answer = await http.post(f"/api/models/support/{path}", json=WHY | target)
         assert answer.status_code == 200, answer.text
-        hold = (await http.get("/api/models/support")).json()["hold"]
+        model = (await http.get("/api/models/support")).json()
+        hold, pause = model["hold"], model["pause"]
         newest = (await http.get("/api/models/support/history")).json()["items"][0]
     assert (newest["action"], newest["actor"], newest["operator"]) == (action, "operator", "ada")
     if path == "hold":
         assert (hold["actor"], hold["operator"]) == ("operator", "ada")
+    if path == "pause":
+        assert (pause["operator"], pause["reason"]) == ("ada", WHY["reason"])
     async with client(stage, headers=OPERATOR) as http:
-        other = "hold" if path == "release" else "release" if path == "hold" else "rollback"
+        other = AFTER.get(path, "rollback")
         assert (await http.post(f"/api/models/support/{other}", json=WHY)).status_code == 200
         newest = (await http.get("/api/models/support/history")).json()["items"][0]
     assert (newest["actor"], newest["operator"]) == ("operator", None)

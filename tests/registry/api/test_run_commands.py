@@ -1,4 +1,4 @@
-"""`ratchet runs` and `ratchet promote` against a running registry."""
+"""`ratchet runs`, `pause`, `resume` and `promote` against a running registry."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,12 +11,23 @@ from typer.testing import CliRunner
 from ratchet import console
 from ratchet.cli import commands
 from ratchet.registry_client import RegistryRequestRefused
-from services.registry.handlers import HandlerContext, training_progressed, training_rolled_back
+from services.registry.handlers import (
+    HandlerContext,
+    batch_ready,
+    training_progressed,
+    training_rolled_back,
+)
 from services.registry.rollout.holds import hold
 from tests.registry.deploy.test_deployment import Stage
 from tests.support.app_server import serving
 from tests.support.credentials import OPERATOR
-from tests.support.registry_events import NOW, DatabaseFixture, progress, rejection
+from tests.support.registry_events import (
+    NOW,
+    DatabaseFixture,
+    announcement,
+    progress,
+    rejection,
+)
 
 Run = Callable[..., tuple[int, str]]
 
@@ -65,6 +76,22 @@ def test_runs_are_listed_and_shown_with_their_verdict(stage: Stage, run: Run) ->
         assert text in shown
     assert "4 of" in run("runs", "show", "r2")[1]
     assert json.loads(run("runs", "show", "r1", "--json")[1])["state"] == "rejected"
+
+
+def test_training_is_paused_and_resumed(stage: Stage, run: Run) -> None:
+    """A pause is announced once, and shown with the waiting batches next to the runs."""
+    database, context = stage.registry_db, HandlerContext(NOW, 0, None)
+    database.run(lambda session: training_progressed(session, progress("r1", 4, 0.5), context))
+    database.run(lambda session: batch_ready(session, announcement(7), context))
+    status, out = run("pause", "support", "--reason", "labels")
+    assert status == 0
+    assert "labels; 1 batch waits" in out
+    assert "run r1 has started and is completed" in out
+    run("pause", "support")
+    assert "labels; 1 batch waits" in run("runs", "list", "support")[1]
+    assert json.loads(run("resume", "support", "--json")[1])["pause"] is None
+    assert run("resume", "support")[1] == "training of support is not paused\n"
+    assert database.controls == [("TrainingPaused", 1), ("TrainingResumed", 2)]
 
 
 def test_versions_have_aliases_run_and_results(stage: Stage, run: Run) -> None:

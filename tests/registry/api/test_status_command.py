@@ -14,6 +14,8 @@ from ratchet.cli.commands import app
 from ratchet.local_stack.ports import LOOPBACK, free_port
 from services.registry.handlers import HandlerContext, training_progressed
 from services.registry.rollout.holds import hold
+from services.registry.store import audit_queries
+from services.registry.training_controls import pause_training
 from shared.clock import SystemClock
 from shared.http.health_server import serve_health
 from shared.observability.health import Health
@@ -100,6 +102,10 @@ def test_what_needs_a_person_is_listed(stage: Stage, services: Services) -> None
     services.ports["serving"] = free_port()
     stage.registry_db.run(lambda session: hold(session, "support", "ada", "wait for Bob", NOW))
     stage.promote("r1")
+    stage.registry_db.database.run_sync(
+        lambda session: pause_training(session, "support", "labels are checked", NOW),
+        {audit_queries.OPERATOR: "ada"},
+    )
     code, out = status(stage, services, "--json")
     shown = json.loads(out)
     assert code == 1
@@ -112,11 +118,13 @@ def test_what_needs_a_person_is_listed(stage: Stage, services: Services) -> None
     ]
     challenger = shown["models"][0]["challenger"]
     address = f"http://127.0.0.1:{services.ports['serving']}"
-    assert shown["needs_a_person"][:5] == [
+    assert shown["needs_a_person"][:6] == [
         f"serving does not answer at {address}; is `ratchet up` running?",
         "feedback sent 1 records to the dead letters since its start; see `ratchet dlq list`",
         "trainer makes no progress; read its log, and restart it if it stays so",
         "support is on hold (wait for Bob); end it with `ratchet release support`",
+        "training of support is paused by ada since 2026-07-01T12:00:00Z: labels are checked; no "
+        "batches wait; resume it with `ratchet resume support`",
         f"support: {challenger} waits for you; serve it with `ratchet promote support`",
     ]
     assert "needs a person:" in status(stage, services)[1]

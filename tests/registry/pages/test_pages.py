@@ -108,6 +108,8 @@ def paths(demo: DemoRegistry) -> list[str]:
         f"/models/support/runs/{run_of(4)}/progress",
         "/models/support/rollback",
         "/models/support/promote",
+        "/models/support/pause",
+        "/models/support/resume",
         "/models/support?moved=2",
         "/audit",
         "/audit?model=support&before=4",
@@ -421,6 +423,28 @@ async def test_hold_shows_how_to_release_it(demo: DemoRegistry) -> None:
     text = await page(demo, "/models/support")
     assert "&lt;b&gt;twice&lt;/b&gt; in a day" in text
     assert "ratchet release support" in text
+
+
+async def test_training_is_paused_and_resumed_on_the_page(demo: DemoRegistry) -> None:
+    """The page names the pause and the batches that wait because of it."""
+    await demo.announce(7)
+    async with visitor(demo) as client:
+        confirm = await client.get("/models/support/pause")
+        assert "No new training run of support starts" in confirm.text
+        refused = await client.post("/models/support/pause", data={"reason": " "}, headers=ORIGIN)
+        assert (refused.status_code, "Enter a reason" in refused.text) == (422, True)
+        reason = {"reason": "<i>labels</i>"}
+        paused = await client.post("/models/support/pause", data=reason, headers=ORIGIN)
+        assert paused.headers["location"] == "/models/support"
+        shown = (await client.get("/models/support")).text
+        for text in ('id="pause"', "&lt;i&gt;labels&lt;/i&gt;", "because training is paused"):
+            assert text in shown
+        assert "Training paused since" in (await client.get("/")).text
+        assert "One batch waits" in (await client.get("/models/support/resume")).text
+        await client.post("/models/support/resume", data=reason, headers=ORIGIN)
+        shown = (await client.get("/models/support")).text
+    assert 'id="pause"' not in shown
+    assert "training resumed" in shown, "in the timeline"
 
 
 async def test_illegal_move_is_an_error_page(demo: DemoRegistry) -> None:

@@ -1,5 +1,5 @@
-"""Queue of batches whose window is closed: batches behind them are handled, no offset is committed
-past them, and none is lost.
+"""Queue of batches that may not be trained yet: batches behind them are handled, no offset is
+committed past them, and none is lost.
 """
 
 import asyncio
@@ -8,11 +8,13 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from services.trainer.window_queue import WindowQueue
+from services.trainer.batch_queue import BatchQueue, Wait
 from shared.clock import ManualClock
 from shared.config.training_window import TrainingWindow
+from shared.errors import BusUnavailable
 from shared.messaging.bus import Record
 from shared.observability.metrics import Metrics
+from shared.service.retry import RetryPolicy
 from tests.support.runtime import runtime_of
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
@@ -25,7 +27,8 @@ def record(offset: int, key: bytes = b"day", partition: int = 0) -> Record:
 
 @dataclass
 class Partition:
-    """A partition in which records with the key `night` have a window. A second `run` starts at the
+    """A partition in which records with the key `night` have a window, and those with a key in
+    `paused` wait until a `refresh` has read that they no longer do. A second `run` starts at the
     committed offset.
     """
 
@@ -35,6 +38,9 @@ class Partition:
     committed: int = 0
     is_owned: bool = True
     handled: list[int] = field(default_factory=list)
+    paused: frozenset[bytes] = frozenset()
+    seen_paused: frozenset[bytes] = frozenset()
+    unavailable: int = 0
 
     async def records(self) -> AsyncGenerator[Record, None]:
         offset = self.committed
@@ -48,18 +54,28 @@ class Partition:
         assert record.offset + 1 >= self.committed, "a committed offset never decreases"
         self.committed = record.offset + 1
 
-    def opens_at(self, record: Record) -> datetime | None:
+    async def refresh(self) -> None:
+        if self.unavailable:
+            self.unavailable -= 1
+            raise BusUnavailable("no broker")
+        self.seen_paused = self.paused
+
+    def wait_of(self, record: Record) -> Wait | None:
+        if record.key in self.seen_paused:
+            return Wait("training paused")
         if record.key != b"night" or NIGHT.is_open(self.clock.now()):
             return None
-        return NIGHT.next_open(self.clock.now())
+        return Wait("training window closed", NIGHT.next_open(self.clock.now()))
 
-    async def run(self, seconds: float = 0.05) -> None:
+    async def run(self, seconds: float = 0.4) -> None:
         """Handle ready records for some seconds."""
-        queue = WindowQueue(
-            self.opens_at,
+        queue = BatchQueue(
+            self.wait_of,
+            self.refresh,
             lambda _: self.is_owned,
             self.commit,
             runtime_of("trainer", self.clock, self.metrics),
+            RetryPolicy(seconds=0.005),
         )
 
         async def handle() -> None:
@@ -105,8 +121,8 @@ async def test_queued_records_are_handled_when_the_window_opens() -> None:
     partition = Partition(
         [record(0), record(1, b"night"), record(2), record(3, b"night"), record(4)]
     )
-    running = asyncio.create_task(partition.run(0.2))
-    await asyncio.sleep(0.05)
+    running = asyncio.create_task(partition.run(1.0))
+    await asyncio.sleep(0.4)
     assert partition.handled == [0, 2, 4]
     partition.clock.advance(14 * 3600)
     await running
@@ -130,9 +146,48 @@ async def test_restart_receives_all_records_from_the_queued_one() -> None:
 
 async def test_queued_record_of_a_lost_partition_is_not_handled() -> None:
     partition = Partition([record(0, b"night")])
-    running = asyncio.create_task(partition.run(0.1))
-    await asyncio.sleep(0.03)
+    running = asyncio.create_task(partition.run(0.6))
+    await asyncio.sleep(0.3)
     partition.is_owned = False
     partition.clock.advance(14 * 3600)
     await running
     assert (partition.handled, partition.committed) == ([], 0)
+
+
+async def test_paused_batches_wait_and_are_handled_in_order() -> None:
+    """Records 0 and 2 are of a paused model. Record 1 is handled meanwhile; nothing is committed
+    past record 0.
+    """
+    partition = Partition(
+        [record(0, b"support"), record(1), record(2, b"support")], paused=frozenset({b"support"})
+    )
+    running = asyncio.create_task(partition.run(1.0))
+    await asyncio.sleep(0.4)
+    assert (partition.handled, partition.committed) == ([1], 0)
+    assert partition.gauge("ratchet_training_batches_waiting") == 2
+    assert partition.gauge("ratchet_training_window_opens_seconds") == 0
+    partition.log.append(record(3, b"support"))
+    partition.paused = frozenset()
+    await running
+    assert (partition.handled, partition.committed) == ([1, 0, 2, 3], 4)
+    assert partition.gauge("ratchet_training_batches_waiting") == 0
+
+
+async def test_batches_stay_paused_through_a_restart() -> None:
+    partition = Partition([record(0, b"support"), record(1)], paused=frozenset({b"support"}))
+    await partition.run()
+    partition.handled.clear()
+    partition.seen_paused = frozenset()
+    await partition.run()
+    assert (partition.handled, partition.committed) == ([1], 0)
+    partition.paused = frozenset()
+    partition.handled.clear()
+    await partition.run()
+    assert (partition.handled, partition.committed) == ([0, 1], 2)
+
+
+async def test_a_record_waits_for_the_state_to_be_readable() -> None:
+    """No record is handled before the state is read."""
+    partition = Partition([record(0)], paused=frozenset({b"day"}), unavailable=1)
+    await partition.run()
+    assert (partition.handled, partition.seen_paused) == ([], frozenset({b"day"}))

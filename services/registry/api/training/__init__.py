@@ -1,0 +1,1 @@
+"""The operators' control of training over HTTP."""
