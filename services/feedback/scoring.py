@@ -93,11 +93,30 @@ def validated_feedback(
             f"together with event_id it is longer than {MAX_ID - 1} characters", "source"
         )
     policy = policies.get(feedback.model)
+    _check_length(feedback, policy.file.curation.longest_text)
     if policy.file.thinking == "drop":
         feedback = _without_reasoning(feedback)
     feedback = _as_correction(feedback, policy)
     _check_correction_format(feedback, policy)
     return feedback, policy
+
+
+def _check_length(feedback: FeedbackReceived, longest: int | None) -> None:
+    """Raise ContractViolation for a text that is longer than the model file allows."""
+    if longest is None:
+        return
+    lengths = {
+        "input": sum(len(message.content) for message in feedback.messages),
+        "output": len(feedback.output),
+        "corrected_output": len(feedback.corrected_output or ""),
+    }
+    for field, length in lengths.items():
+        if length > longest:
+            raise ContractViolation(
+                f"has {length} characters; send at most {longest}, or raise curation.longest_text "
+                "in the model file",
+                field,
+            )
 
 
 def _without_reasoning(feedback: FeedbackReceived) -> FeedbackReceived:

@@ -12,6 +12,8 @@ from pydantic import (
 from shared.config.renamed_keys import both_names, without_duplicate_keys
 from shared.events import FrozenModel, Id, Share
 
+DEFAULT_WAITING_BYTES = 32 << 20
+
 
 class CurationSettings(FrozenModel):
     """Rules for training examples and for closing a batch."""
@@ -95,13 +97,31 @@ class CurationSettings(FrozenModel):
         ),
     ] = 0.0
 
+    waiting_bytes_per_user: Annotated[
+        int,
+        Field(
+            ge=1 << 20,
+            description="maximum bytes of the texts of one user that wait in a shard; what comes "
+            "beyond is dropped",
+            exclude_if=lambda size: size == DEFAULT_WAITING_BYTES,
+        ),
+    ] = DEFAULT_WAITING_BYTES
+    longest_text: Annotated[
+        int | None,
+        Field(
+            ge=100,
+            description="maximum characters of a prompt, of an answer and of a correction; longer "
+            "feedback is refused. Default: the size of a Kafka record limits it",
+            exclude_if=lambda length: length is None,
+        ),
+    ] = None
+    # Stored digests and policies of files without these keys stay the same.
     trusted_users: Annotated[
         tuple[Id, ...],
         Field(
             max_length=1000,
             description="users without examples_per_user, user_share and new_user_hours, for small "
             "teams",
-            # Stored digests and policies of files without the key stay the same.
             exclude_if=lambda users: not users,
         ),
     ] = ()

@@ -33,6 +33,7 @@ EntryReason = Literal[
     "new_placeholder",
     "near_duplicate",
     "contaminated",
+    "waiting_limit",
     "superseded",
     "corrected",
     "late",

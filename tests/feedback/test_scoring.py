@@ -252,3 +252,33 @@ def test_a_comment_is_kept_and_redacted() -> None:
     assert (scored.event.output, scored.redactions) == ("Ask <EMAIL_1>.", {"email": 3})
     assert score(record(comment="Too long."), POLICIES).event.comment == "Too long."
     assert score(record(), POLICIES).event.comment is None
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"),
+    [
+        ("input", {"input": "x" * 101}),
+        ("input", {"input": [{"role": "user", "content": "x" * 60}] * 2}),
+        ("output", {"output": "x" * 101}),
+        (
+            "corrected_output",
+            {"feedback_type": "correction", "corrected_output": "x" * 101},
+        ),
+    ],
+)
+def test_a_text_longer_than_the_model_allows_is_refused(
+    field: str, changed: dict[str, Any]
+) -> None:
+    curation = FILE.curation.model_copy(update={"longest_text": 100})
+    file = FILE.model_copy(update={"curation": curation})
+    limited = Policies(Models({"support": file}, Path()))
+    with pytest.raises(ContractViolation, match="send at most 100") as refused:
+        score(record(**changed), limited)
+    assert refused.value.field == field
+    assert score(record(**changed), POLICIES).event.event_id == "e"
+    assert score(record(input="x" * 100, output="y" * 100), limited).event.output == "y" * 100
+
+
+def test_new_settings_do_not_change_the_digest_of_a_model() -> None:
+    written = FILE.curation.model_dump(mode="json")
+    assert written.keys().isdisjoint({"longest_text", "waiting_bytes_per_user"})

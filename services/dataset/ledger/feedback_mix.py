@@ -31,6 +31,7 @@ _LOSSES: frozenset[EntryReason] = frozenset(
         "contaminated",
         "format_redacted",
         "new_placeholder",
+        "waiting_limit",
     )
 )
 """Reasons that drop feedback although no other feedback replaces it."""

@@ -334,6 +334,8 @@ class Ledger:
                     evidence = self._duplicate_index.evidence_of(example.messages)
                 decision, reason, example = "dropped", conflict, None
         contributor = contributor_of(combined if isinstance(combined, FeedbackScored) else event)
+        if example is not None and not self._pending.has_room(contributor, example):
+            decision, reason, example = "dropped", "waiting_limit", None
         since = self._first_seen(contributor, logged_at)
         eligible_at = (
             since + timedelta(hours=self._policy.new_user_hours)

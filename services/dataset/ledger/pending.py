@@ -2,6 +2,7 @@
 held-out examples attached to the next batch.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from services.dataset.ledger.new_user_delay import NewUserDelay
 from services.dataset.ledger.quota_queue import HeldBack, QuotaQueue
 from shared.config.curation import CurationSettings
 from shared.storage.dataset_entries import DatasetEntry
+from shared.storage.snapshots import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class PendingExamples:
         self._attached: dict[str, DatasetEntry] = {}
         self._by_age: list[tuple[datetime, str]] = []
         self._training_ids: set[str] = set()
+        self._sizes: dict[str, tuple[str | None, int]] = {}
+        self._waiting_bytes: Counter[str | None] = Counter()
 
     def __len__(self) -> int:
         """Number of training examples that wait."""
@@ -95,6 +99,9 @@ class PendingExamples:
 
     def add(self, entry: DatasetEntry) -> None:
         """Add a waiting entry. The order of additions does not matter."""
+        size = _size_of(entry.example)
+        self._sizes[entry.feedback_id] = entry.influence, size
+        self._waiting_bytes[entry.influence] += size
         if entry.decision != "training":
             self._attached[entry.feedback_id] = entry
             return
@@ -106,8 +113,17 @@ class PendingExamples:
         if self._policy.longest_wait_hours is not None:
             heappush(self._by_age, (entry.logged_at, entry.feedback_id))
 
+    def has_room(self, contributor: str | None, example: Example) -> bool:
+        """True if one more example of a contributor may wait. The first one always may. Examples
+        without a contributor share the room of one.
+        """
+        waiting = self._waiting_bytes[contributor]
+        limit = self._policy.waiting_bytes_per_user
+        return not waiting or waiting + _size_of(example) <= limit
+
     def remove(self, entry: DatasetEntry) -> None:
         """Remove a waiting entry. Raises KeyError if it does not wait."""
+        self._forget_size(entry.feedback_id)
         if entry.decision != "training":
             del self._attached[entry.feedback_id]
             return
@@ -137,6 +153,8 @@ class PendingExamples:
         """Remove the training examples of a batch, and all entries attached to it."""
         for entry in training:
             self.remove(entry)
+        for feedback_id in self._attached:
+            self._forget_size(feedback_id)
         self._attached.clear()
         self.record_batch(training)
 
@@ -148,6 +166,12 @@ class PendingExamples:
         """Stop counting a contributor's examples in earlier batches."""
         self._quota_queue.forget_contributor(contributor)
 
+    def _forget_size(self, feedback_id: str) -> None:
+        contributor, size = self._sizes.pop(feedback_id)
+        self._waiting_bytes[contributor] -= size
+        if not self._waiting_bytes[contributor]:
+            del self._waiting_bytes[contributor]
+
     def _max_wait_exceeded(self, now: datetime) -> bool:
         """True if an example has waited longer than the longest allowed wait."""
         hours, oldest = self._policy.longest_wait_hours, self._oldest_time()
@@ -158,3 +182,16 @@ class PendingExamples:
         while self._by_age and self._by_age[0][1] not in self._training_ids:
             heappop(self._by_age)
         return self._by_age[0][0] if self._by_age else None
+
+
+def _size_of(example: Example | None) -> int:
+    """Return the bytes of the texts of an example."""
+    if example is None:
+        return 0
+    texts = (
+        *(message.content for message in example.messages),
+        example.answer,
+        example.rejected or "",
+        example.comment or "",
+    )
+    return sum(len(text.encode()) for text in texts)

@@ -43,6 +43,7 @@ _REASONS = {
     "near_duplicate": "similar to an example that waits, was trained on or is held out",
     "contaminated": "the prompt is on the other side of the evaluation split or in the golden set, "
     "or similar to one that is",
+    "waiting_limit": "too many bytes of the user's texts wait already",
     "superseded": "superseded by later feedback on the same answer",
     "corrected": "a validation of an answer that a user had already corrected",
     "late": "the answer was in an earlier batch",

@@ -27,6 +27,9 @@ POLICIES = Policies(
             "strict": ModelFile.model_validate(
                 {"model": "strict", "base": BASE, "reward": {"format": "json"}}
             ),
+            "short": ModelFile.model_validate(
+                {"model": "short", "base": BASE, "curation": {"longest_text": 100}}
+            ),
         },
         Path(),
     )
@@ -101,6 +104,7 @@ def test_a_structured_cloud_event_is_one_event() -> None:
         ({"input": [{"role": "user"}]}, "input"),
         ({"feedback_type": "correction"}, "corrected_output"),
         (CORRECTED, "corrected_output"),
+        ({"model": "short", "output": "x" * 101}, "output"),
     ],
 )
 def test_the_problem_names_the_first_invalid_event_and_field(
