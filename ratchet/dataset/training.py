@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ratchet import console
 from ratchet.dataset.importing import (
@@ -28,6 +28,7 @@ from ratchet.options import (
 )
 from shared.config.base_targets import require_run
 from shared.config.models import load_models
+from shared.config.training import parse_hyperparameter
 from shared.errors import CommandRefused, Misconfigured
 from shared.events import Artefact, BatchReady
 from shared.events.hyperparameters import HyperparameterValue, Lane
@@ -143,9 +144,7 @@ def announce_dataset(
 
 
 def parse_hyperparameters(assignments: Iterable[str]) -> dict[str, HyperparameterValue]:
-    """Parse `NAME=VALUE`: a number, true, false, a word, or for `targets` names separated by
-    commas. Raises Misconfigured.
-    """
+    """Parse `NAME=VALUE`, with values as for `parse_hyperparameter`. Raises Misconfigured."""
     values: dict[str, HyperparameterValue] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -153,18 +152,8 @@ def parse_hyperparameters(assignments: Iterable[str]) -> dict[str, Hyperparamete
             raise Misconfigured(f"--set {assignment}: expected NAME=VALUE, such as rank=32")
         if name in values:
             raise Misconfigured(f"--set {name} is given twice")
-        values[name] = _parse_value(name, text)
+        values[name] = parse_hyperparameter(name, text)
     return values
-
-
-def _parse_value(name: str, text: str) -> HyperparameterValue:
-    if name == "targets":
-        return tuple(target.strip() for target in text.split(","))
-    try:
-        value = from_json(text, allow_inf_nan=False)
-    except ValueError:
-        return text
-    return value if isinstance(value, bool | int | float) else text
 
 
 def require_lane(

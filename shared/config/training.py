@@ -11,11 +11,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from shared.config.unknown_keys import unknown_key_text
 from shared.errors import Misconfigured
-from shared.events.hyperparameters import ATTENTION_PROJECTIONS, Configuration, Lane
+from shared.events.hyperparameters import (
+    ATTENTION_PROJECTIONS,
+    Configuration,
+    HyperparameterValue,
+    Lane,
+)
 
 
 class Range(NamedTuple):
@@ -176,6 +181,19 @@ class TrainingConfig(Configuration):
                 },
             )
         return value
+
+
+def parse_hyperparameter(name: str, text: str) -> HyperparameterValue:
+    """Parse a value as a person writes it: a number, true, false, a word, or for `targets` names
+    separated by commas.
+    """
+    if name == "targets":
+        return tuple(target.strip() for target in text.split(","))
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def _problem_text(problem: ErrorDetails) -> str:

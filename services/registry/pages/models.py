@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from services.registry.api.training_requests.requests import view_of
 from services.registry.api.views import View, model_view, versions_view
 from services.registry.pages.charts import sparkline
 from services.registry.pages.scores import trend, verdict_of, with_scores
@@ -19,9 +20,11 @@ from services.registry.store.queries import (
 )
 from services.registry.store.tables import BatchRow, RunRow
 from services.registry.store.training_queries import waiting_batches
+from services.registry.store.training_request_queries import training_requests_of
 
 _LIMIT = 200
 _RUNS = 20
+_REQUESTS = 5
 
 
 def model_summary_view(session: Session, model: str) -> View:
@@ -50,6 +53,9 @@ def model_page_view(session: Session, model: str) -> View:
         "rewarded": bool(rewards),
         "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
         "waiting": [_waiting_view(batch) for batch in waiting_batches(session, model)],
+        "requests": [
+            view_of(session, row) for row in training_requests_of(session, model, _REQUESTS)
+        ],
         "runs": [{**progress_view(run), "loss": _loss(session, run)} for run in runs[:_RUNS]],
         "timeline": timeline(history_of(session, model, _LIMIT), runs, deployments, rewards),
         **_trend(versions),

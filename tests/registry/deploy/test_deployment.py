@@ -24,6 +24,7 @@ from services.registry.deploy.targets.folder import FolderTarget
 from services.registry.deploy.targets.target import MergedModel, TargetState
 from services.registry.handlers import checkpoint_saved, training_progressed
 from services.registry.pages import routes as pages
+from services.registry.pages.new_run.routes import add_new_run_pages
 from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import history_of
 from services.registry.store.tables import DeploymentRow, OutboxRow, VersionRow
@@ -59,7 +60,7 @@ from tests.support.registry_events import (
 from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
-MAX_UPLOAD_BYTES = 1 << 16
+MAX_UPLOAD_BYTES = 1 << 20
 POLICY = DeployPolicy(keep_versions=1)
 
 
@@ -126,6 +127,7 @@ class Stage:
         )
         self.app.include_router(training_requests.routes(self.starts))
         pages.add_pages(self.app, self.registry, self.store)
+        add_new_run_pages(self.app, self.starts)
 
     def deployer_of(self, replica: str, metrics: Metrics | None = None) -> Deployer:
         """Return the deployer of another replica."""

@@ -24,9 +24,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ratchet.local_stack.ports import free_port
+from shared.events import BatchCounts
+from tests.registry.api.test_training_requests import answer
 from tests.registry.pages.demo_data import DemoRegistry, run_of
+from tests.registry.pages.test_new_run import declare_lane
 from tests.support.browser import browser
 from tests.support.credentials import OPERATE
+from tests.support.imported_files import chat, write_jsonl
 from tests.support.registry_events import DatabaseFixture
 
 pytestmark = pytest.mark.timeout(240)
@@ -41,6 +45,7 @@ class RegistryServer:
     def __init__(self, folder: Path) -> None:
         self.registry_db = DatabaseFixture(f"sqlite:///{folder}/registry.db")
         self.demo = DemoRegistry(self.registry_db, folder)
+        declare_lane(self.demo)
         self.port = free_port()
         self._loop = asyncio.new_event_loop()
         config = uvicorn.Config(
@@ -225,6 +230,7 @@ def pages_of(server: RegistryServer) -> dict[str, str]:
         "run": f"/models/support/runs/{run_of(2)}",
         "training": f"/models/support/runs/{run_of(4)}",
         "rollback": f"/models/support/rollback?to={previous}",
+        "train": "/models/support/train",
         "audit": "/audit",
         "sign-in": "/sign-in",
     }
@@ -370,6 +376,46 @@ def test_unavailable_target_is_shown_until_it_recovers(user: BrowserUser) -> Non
     target.away = False
     user.until(lambda: f"{after} is serving again" in user.text_of("#move-result"))
     user.check_page()
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_uploaded_file_becomes_a_training_request(
+    user: BrowserUser, size: tuple[int, int], tmp_path: Path
+) -> None:
+    machine = "phone" if size == PHONE else "wide"
+    file = write_jsonl(tmp_path / "tickets.jsonl", [chat(str(n)) for n in range(20)])
+    user.emulate(size=size)
+    user.visit("/models/support")
+    user.click("New training run")
+    user.until(lambda: user.driver.find_elements(By.ID, "file"))
+    user.driver.find_element(By.ID, "file").send_keys(str(file))
+    user.driver.find_element(By.ID, "set_rank").send_keys("100")
+    user.driver.find_element(By.ID, "reason").send_keys("the new product line")
+    user.click("Check")
+    user.until(lambda: "outside 8 to 64" in user.text_of("#problem"))
+    user.screenshot(f"train-refused-{machine}")
+    user.driver.find_element(By.ID, "set_rank").clear()
+    user.driver.find_element(By.ID, "set_rank").send_keys("32")
+    user.driver.get_log("browser")  # type: ignore[no-untyped-call]  # the browser's own message about the 422
+    user.click("Check")
+    user.until(lambda: "Start this training run" in user.text_of("h1"))
+    user.check_page()
+    user.screenshot(f"train-check-{machine}")
+    user.click("Start")
+    user.until(lambda: "waiting" in user.text_of("#state"))
+    request_id = user.driver.current_url.rpartition("/")[2]
+    demo = user.server.demo
+    user.server.do(answer(demo, request_id, "building", detail="20 lines read: 18 examples"))
+    user.until(lambda: "18 examples" in user.text_of("#state"))
+    counts = BatchCounts(training=18, preference=0, negative=0, held_out=2)
+    batch = {"batch_id": f"batch of {machine}", "counts": counts}
+    user.server.do(answer(demo, request_id, "announced", **batch))
+    user.until(lambda: "18 training examples" in user.text_of("#state"))
+    user.screenshot(f"training-request-{machine}")
+    user.check_page()
+    user.visit("/models/support")
+    user.screenshot(f"model-requests-{machine}", of="section[aria-labelledby=runs]")
+    assert "tickets.jsonl" in user.text_of("section[aria-labelledby=runs]")
 
 
 def test_form_without_reason_is_not_sent(user: BrowserUser) -> None:

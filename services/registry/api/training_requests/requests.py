@@ -47,10 +47,10 @@ class TrainingStarts:
         """
         model_file = self.registry.models.get(model)
         request_id = identity("training request", model, key) if key else uuid4().hex
-        fingerprint = identity(model, body.model_dump_json())
+        fingerprint = _fingerprint(model, body)
         if key and (known := await self._known(request_id, fingerprint)):
             return known
-        new = await asyncio.to_thread(self._checked, model_file, body, request_id, fingerprint)
+        new = await self.check(model_file, body, request_id)
 
         def once(session: Session, now: datetime) -> tuple[TrainingRequested | None, View]:
             row = session.get(TrainingRequestRow, request_id)
@@ -63,10 +63,17 @@ class TrainingStarts:
         _, view = await self.registry.decide(once, operator)
         return view
 
-    def _checked(
-        self, model_file: ModelFile, body: TrainingRequestBody, request_id: str, fingerprint: str
+    async def check(
+        self, model_file: ModelFile, body: TrainingRequestBody, request_id: str
     ) -> NewRequest:
-        """Return the request if it passes all checks that need no reading of the data."""
+        """Return the request if it passes all checks that need no reading of the data; it is not
+        recorded. Raises TrainingRequestRefused.
+        """
+        return await asyncio.to_thread(self._checked, model_file, body, request_id)
+
+    def _checked(
+        self, model_file: ModelFile, body: TrainingRequestBody, request_id: str
+    ) -> NewRequest:
         try:
             require_run(model_file, body.lane, body.hyperparameters, self.bases)
             data = self._data(model_file.model, body)
@@ -81,7 +88,7 @@ class TrainingStarts:
             file=UploadedFile(name=body.file.name, format=body.file.format) if body.file else None,
             hyperparameters=body.hyperparameters,
             reason=body.reason,
-            fingerprint=fingerprint,
+            fingerprint=_fingerprint(model_file.model, body),
         )
 
     def _data(self, model: str, body: TrainingRequestBody) -> Artefact:
@@ -104,6 +111,10 @@ class TrainingStarts:
             return None if row is None else _same(session, row, fingerprint)
 
         return await self.registry.database.run(find)
+
+
+def _fingerprint(model: str, body: TrainingRequestBody) -> str:
+    return identity(model, body.model_dump_json())
 
 
 def _same(session: Session, row: TrainingRequestRow, fingerprint: str) -> View:

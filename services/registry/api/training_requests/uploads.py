@@ -25,7 +25,7 @@ from shared.storage.uploads import is_expired, is_upload_of, upload_key, uploads
 MAX_AT_ONCE = 4
 
 _PIECE_BYTES = 1 << 20
-_PATH = re.compile(r"(/api)?/models/[^/]+/uploads")
+_PATH = re.compile(r"/api/models/[^/]+/uploads|/models/[^/]+/train")
 
 
 class TooManyUploads(Unavailable):
