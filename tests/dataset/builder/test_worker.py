@@ -67,7 +67,8 @@ async def test_file_becomes_a_batch_without_personal_data(folder: Path) -> None:
         progress.append(text)
 
     records = [chat(str(n)) for n in range(20)]
-    records[0]["messages"][1]["content"] += " write to ada@example.com"
+    for message in records[0]["messages"]:
+        message["content"] += " write to ada@example.com"
     batch = await WorkerProcess(60).build(order_for(folder, [*records, b"{"]), record)
     store = FsspecStore(str(folder / "objects"))
     manifest = read_manifest(store, batch.manifest)
