@@ -3,10 +3,19 @@
 import io
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 PdfLine = tuple[str, float]
 """A line of text and the size of its letters, in points."""
+
+
+@dataclass(frozen=True)
+class DocxTable:
+    """A table of a DOCX file, its header first."""
+
+    rows: Sequence[Sequence[str]]
+
 
 _CONTENT_TYPES = """\
 <?xml version="1.0" encoding="UTF-8"?>
@@ -75,17 +84,14 @@ def pdf_of(
     )
 
 
-def docx_of(paragraphs: Sequence[tuple[str, str]], table: Sequence[Sequence[str]] = ()) -> bytes:
-    """Return a DOCX file of paragraphs, each a style (`heading 1`, `heading 2` or empty) and a
-    text, and of a table after them.
+def docx_of(*parts: Sequence[tuple[str, str]] | DocxTable) -> bytes:
+    """Return a DOCX file of parts in their order. A part is paragraphs, each a style (`heading 1`,
+    `heading 2` or empty) and a text, or a table.
     """
-    body = "".join(map(_paragraph, paragraphs))
-    if table:
-        rows = "".join(
-            "<w:tr>" + "".join(f"<w:tc>{_paragraph(('', cell))}</w:tc>" for cell in row) + "</w:tr>"
-            for row in table
-        )
-        body += f"<w:tbl>{rows}</w:tbl>"
+    body = "".join(
+        _table(part.rows) if isinstance(part, DocxTable) else "".join(map(_paragraph, part))
+        for part in parts
+    )
     return docx_with_document(_DOCUMENT.format(body=body).encode())
 
 
@@ -93,11 +99,24 @@ def docx_with_document(document: bytes) -> bytes:
     """Return a DOCX file with this main part."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("[Content_Types].xml", _CONTENT_TYPES)
-        archive.writestr("_rels/.rels", _RELATIONS)
-        archive.writestr("word/styles.xml", _STYLES)
-        archive.writestr("word/document.xml", document)
+        for name, part in (
+            ("[Content_Types].xml", _CONTENT_TYPES),
+            ("_rels/.rels", _RELATIONS),
+            ("word/styles.xml", _STYLES),
+            ("word/document.xml", document),
+        ):
+            # Without a date, the same parts are the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
     return file.getvalue()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    header = "<w:trPr><w:tblHeader/></w:trPr>"
+    lines = [
+        header * (place == 0) + "".join(f"<w:tc>{_paragraph(('', cell))}</w:tc>" for cell in row)
+        for place, row in enumerate(rows)
+    ]
+    return "<w:tbl>" + "".join(f"<w:tr>{line}</w:tr>" for line in lines) + "</w:tbl>"
 
 
 def _paragraph(paragraph: tuple[str, str]) -> str:

@@ -11,7 +11,7 @@ from services.dataset.sources.pdf_files import read_pdf
 from services.dataset.sources.plain_text import read_plain_text
 from services.dataset.sources.reading import read_document
 from services.dataset.sources.transcripts import is_transcript, read_captions, read_transcript
-from tests.support.documents import docx_of, docx_with_document, pdf_of
+from tests.support.documents import DocxTable, docx_of, docx_with_document, pdf_of
 
 DOCUMENTS = Path(__file__).parent / "documents"
 
@@ -244,7 +244,7 @@ def test_docx_has_headings_and_tables(tmp_path: Path) -> None:
                 ("", "A gauge is repaired within ten working days."),
                 ("heading 2", "Prices"),
             ],
-            table=[["Repair", "Price"], ["Bucket", "25 EUR"]],
+            DocxTable([["Repair", "Price"], ["Bucket", "25 EUR"]]),
         )
     )
     document = read_document(path)
