@@ -265,7 +265,15 @@ def test_a_second_stack_on_the_same_ports_gets_advice(
     )
     other_ports = [
         f"--{name}-port={free_port()}"
-        for name in ("kafka", "kafka-controller", "serving", "feedback", "dataset", "trainer")
+        for name in (
+            "kafka",
+            "kafka-controller",
+            "serving",
+            "feedback",
+            "dataset",
+            "builder",
+            "trainer",
+        )
     ]
     process = subprocess.run(
         (*command, *other_ports), capture_output=True, text=True, timeout=60, check=False

@@ -25,7 +25,7 @@ from tests.support.app_server import serving
 from tests.support.credentials import OPERATOR
 from tests.support.registry_events import NOW, DatabaseFixture, progress
 
-SERVICES = ("serving", "feedback", "dataset", "trainer")
+SERVICES = ("serving", "feedback", "dataset", "builder", "trainer")
 
 
 class Services:
@@ -88,6 +88,7 @@ def test_a_healthy_stack_needs_nobody(stage: Stage, services: Services) -> None:
         ("serving", "ready", None),
         ("feedback", "ready", None),
         ("dataset", "ready", 3),
+        ("builder", "ready", None),
         ("trainer", "ready", None),
         ("registry", "ready", None),
     ]
@@ -113,6 +114,7 @@ def test_what_needs_a_person_is_listed(stage: Stage, services: Services) -> None
         "no answer",
         "ready",
         "not ready",
+        "ready",
         "stalled",
         "ready",
     ]
@@ -136,5 +138,5 @@ def test_without_a_registry_the_services_are_shown(services: Services) -> None:
     result = CliRunner().invoke(app, ["status", "--json", *where])
     shown = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert [row["state"] for row in shown["services"]] == ["ready"] * 4 + ["no answer"]
+    assert [row["state"] for row in shown["services"]] == ["ready"] * 5 + ["no answer"]
     assert shown["needs_a_person"][0].startswith("the registry at")
