@@ -88,7 +88,8 @@ class ModelStatus:
             return "none"
         run, reason = self.run, self.run["reason"]
         if run["ended_at"] is None:
-            return f"{run['state']}, step {run['step']} of {run['total_steps']}"
+            step = f", step {run['step']} of {run['total_steps']}" if run["total_steps"] else ""
+            return f"{run['state']}{step}"
         return f"{run['state']}: {reason}" if reason else str(run["state"])
 
 

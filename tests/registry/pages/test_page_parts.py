@@ -1,9 +1,10 @@
-"""Charts, differences and timeline of the pages, without a database."""
+"""Charts, differences, timeline and progress of the pages, without a database."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +17,11 @@ from services.registry.pages.charts import (
     sparkline,
 )
 from services.registry.pages.differences import Difference, answer_of, answer_pairs, differences
+from services.registry.pages.rendering import Templates
 from services.registry.pages.timeline import timeline
 from services.registry.store.queries import MeanReward
 from services.registry.store.tables import AuditRow, DeploymentRow, RunRow
+from shared.clock import ManualClock
 from tests.support.registry_events import NOW
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -177,3 +180,34 @@ def test_timeline_has_each_entry_once_newest_first() -> None:
         ("better", "not worse"),
     ]
     assert [entry.reward for entry in entries if entry.reward] == [MeanReward(0.5, 9)]
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "total", "expected"),
+    [
+        ("loading", 0, 0, "the base model is loaded"),
+        ("training", 0, 0, "the first step has begun"),
+        ("training", 3, 9, "step 3 of 9"),
+        ("evaluating", 9, 9, "training is done after 9 steps"),
+        ("evaluating", 0, 0, "candidate and champion are compared"),
+        ("deciding", 9, 9, "the gate decides on the candidate"),
+    ],
+)
+def test_each_phase_says_what_is_done(state: str, step: int, total: int, expected: str) -> None:
+    """Steps are counted only between the first and the last one."""
+    run = {
+        "model": "support",
+        "run_id": "r1",
+        "state": state,
+        "step": step,
+        "total_steps": total,
+        "ended": False,
+        "updated_at": NOW,
+        "points": [],
+        "plot": {},
+    }
+    page = Templates(ManualClock(NOW)).page("_progress.html", shown=run)
+    text = bytes(page.body).decode()
+    assert expected in text
+    assert ("<progress max=" in text) == (state == "training" and step > 0)
+    assert "step 0" not in text

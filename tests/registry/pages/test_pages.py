@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from services.registry.api import routes as api
 from services.registry.api.authorization import COOKIE
@@ -15,8 +16,9 @@ from services.registry.app import Registry
 from services.registry.pages import models
 from services.registry.pages import routes as pages
 from services.registry.rollout.holds import hold
+from services.registry.store.database import Session
 from services.registry.store.queries import MeanReward
-from services.registry.store.tables import RunRow, WithdrawnExampleRow
+from services.registry.store.tables import DeploymentRow, RunRow, WithdrawnExampleRow
 from shared.clock import SystemClock
 from shared.config.models import Models
 from shared.messaging.topics import TRAINING_BATCHES, TRAINING_ROLLBACKS
@@ -411,6 +413,21 @@ async def test_error_pages_link_onward(
     text = await page(demo, path, status)
     assert expected in text
     assert not Structure(text).faults
+
+
+async def test_verification_without_answers_is_explained(demo: DemoRegistry) -> None:
+    """A version without probes was verified by the digest of its file alone."""
+    text = Structure(await page(demo, "/models/support")).text
+    assert "Its answers to 1 prompt of its evaluation were compared: 1 token agrees" in text
+
+    def without_probes(session: Session) -> None:
+        for row in session.scalars(select(DeploymentRow)):
+            row.finding = {"probes": 0, "tokens": 0, "mean_difference": None}
+
+    demo.registry_db.run(without_probes)
+    text = Structure(await page(demo, "/models/support")).text
+    assert "verified by its digest alone" in text
+    assert "token" not in text.split("digest alone")[1].split("Roll back")[0]
 
 
 async def test_hold_shows_how_to_release_it(demo: DemoRegistry) -> None:

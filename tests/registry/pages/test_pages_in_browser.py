@@ -231,6 +231,7 @@ def pages_of(server: RegistryServer) -> dict[str, str]:
         "training": f"/models/support/runs/{run_of(4)}",
         "rollback": f"/models/support/rollback?to={previous}",
         "train": "/models/support/train",
+        "pause": "/models/support/pause",
         "audit": "/audit",
         "sign-in": "/sign-in",
     }
