@@ -60,8 +60,14 @@ SUMMARY = DashboardRow(
         ),
         stat_panel(
             "Waiting batches",
-            "Batches whose lane's training window is closed.",
+            "Batches whose lane's training window is closed, or whose model's training is paused; "
+            "and the number of paused models.",
             Query(f"sum(ratchet_training_batches_waiting{{{NAMESPACE}}})", "batches", instant=True),
+            Query(
+                f"sum(max by (model) (ratchet_registry_training_paused{{{MODEL}}}))",
+                "models paused",
+                instant=True,
+            ),
             steps=((None, GREEN), (5, ORANGE)),
             width=3,
         ),

@@ -36,8 +36,8 @@ class GeneratedToken(NamedTuple):
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens that a model generated after a prompt. `end` is the end-of-turn token that it stopped at,
-    None if it reached the maximum length.
+    """Tokens that a model generated after a prompt. `end` is the end-of-turn token that it stopped
+    at, None if it reached the maximum length.
     """
 
     tokens: tuple[GeneratedToken, ...]
