@@ -25,9 +25,15 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = ModelFile.model_validate(
-    {"model": "model-0", "base": BasePaths(training="base", serving="base.gguf")}
+    {
+        "model": "model-0",
+        "base": BasePaths(training="base", serving="base.gguf"),
+        "redaction": {"kinds": []},
+    }
 )
-"""With default settings, every example of this measurement is still in the replay window."""
+"""With default settings, every example of this measurement is still in the replay window. Nothing
+is redacted: some of the random words look like telephone numbers.
+"""
 MINIMAL_WINDOWS = MODEL.model_copy(
     update={
         "curation": MODEL.curation.model_copy(update={"share_window": 1}),

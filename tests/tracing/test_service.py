@@ -69,9 +69,10 @@ async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
 ) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
+    # Nothing is redacted: some of the random words look like telephone numbers.
     declared = (
         f"model: {model}\nbase: {{training: base, serving: base.gguf}}\ncuration: "
-        "{held_out_share: 0}\n"
+        "{held_out_share: 0}\nredaction: {kinds: []}\n"
     )
     (tmp_path / "models" / f"{model}.yaml").write_text(declared)
     with collecting() as collector:

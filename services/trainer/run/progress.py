@@ -33,6 +33,7 @@ def initialize_run_metrics(metrics: Metrics, models: Models) -> None:
     for name, file in models.files.items():
         for outcome in OUTCOMES:
             metrics.init_series("ratchet_training_runs_total", model=name, outcome=outcome)
+        metrics.init_series("ratchet_training_second_attempts_total", model=name)
         for lane in file.lanes:
             metrics.init_series("ratchet_training_verdict_seconds", model=name, lane=lane)
 

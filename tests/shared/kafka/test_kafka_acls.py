@@ -43,7 +43,7 @@ class ServiceAcls:
 def documented_acls() -> dict[str, ServiceAcls]:
     """Return the table of docs/security.md, by service."""
     rows = re.findall(
-        r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$",
+        r"^\| `(\w+)`(?:, with its builder)? \| (.*) \| (.*) \| (.*) \|$",
         Path("docs/security.md").read_text(),
         re.MULTILINE,
     )
