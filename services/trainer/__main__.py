@@ -1,7 +1,6 @@
 """Composition root of the trainer: `python -m services.trainer`."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import aclosing
@@ -39,6 +38,7 @@ from shared.observability.tracing import create_tracing
 from shared.service.consume import consume
 from shared.service.exit_status import exit_status
 from shared.service.runtime import Runtime
+from shared.service.stop_signals import serve_until_signal
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
@@ -178,18 +178,14 @@ def _check_gate_sets(models: Models) -> None:
             models.rehearsal(model, lane)
 
 
-async def _serve_until_signal(settings: TrainerSettings) -> None:
-    stop_requested = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
-    await serve(settings, stop_requested)
+def _run() -> None:
+    settings = read_settings(TrainerSettings)
+    asyncio.run(serve_until_signal(lambda stop_requested: serve(settings, stop_requested)))
 
 
 def main() -> int:
     """Return the exit status."""
-    return exit_status(
-        "trainer", lambda: asyncio.run(_serve_until_signal(read_settings(TrainerSettings)))
-    )
+    return exit_status("trainer", _run)
 
 
 if __name__ == "__main__":

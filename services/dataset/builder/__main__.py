@@ -1,7 +1,6 @@
 """Composition root of the builder: `python -m services.dataset.builder`."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -28,6 +27,7 @@ from shared.observability.process_metrics import export_process_metrics
 from shared.service.consume import consume
 from shared.service.exit_status import exit_status
 from shared.service.runtime import Runtime
+from shared.service.stop_signals import serve_until_signal
 from shared.storage.object_store import FsspecStore, local_folder
 
 STALL_MARGIN_SECONDS = 300.0
@@ -104,18 +104,14 @@ async def serve(settings: BuilderSettings, stop_requested: asyncio.Event) -> Non
         stop_health()
 
 
-async def _serve_until_signal(settings: BuilderSettings) -> None:
-    stop_requested = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
-    await serve(settings, stop_requested)
+def _run() -> None:
+    settings = read_settings(BuilderSettings)
+    asyncio.run(serve_until_signal(lambda stop_requested: serve(settings, stop_requested)))
 
 
 def main() -> int:
     """Run the builder and return its exit status."""
-    return exit_status(
-        "builder", lambda: asyncio.run(_serve_until_signal(read_settings(BuilderSettings)))
-    )
+    return exit_status("builder", _run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What surrounds a value decides: code, arithmetic, dates and special addresses stay."""
+"""Redaction by context: code, arithmetic, dates and special addresses stay."""
 
 import json
 
