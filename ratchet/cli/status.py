@@ -36,7 +36,7 @@ def show_status(
     services = [
         probe("serving", local_url(serving_port)),
         probe("feedback", local_url(feedback_port)),
-        dataset := probe("dataset", local_url(dataset_port)),
+        probe("dataset", local_url(dataset_port)),
         probe("builder", local_url(builder_port)),
         probe("trainer", local_url(trainer_port)),
         probe("registry", registry.rstrip("/")),
@@ -45,9 +45,7 @@ def show_status(
     models: list[ModelStatus] = []
     try:
         with RegistryClient(registry, token_for(registry, state, token), timeout=10.0) as client:
-            models = [
-                model_status(client, model, dataset) for model in client.get_all("/api/models")
-            ]
+            models = [model_status(client, model) for model in client.get_all("/api/models")]
     except (Unavailable, RegistryRequestRefused) as error:
         lines.append(str(error))
     lines += matters(services, models)
@@ -73,13 +71,11 @@ def probe(name: str, url: str) -> ServiceStatus:
     return ServiceStatus(name, url, state, metrics.text if metrics.is_success else "")
 
 
-def model_status(
-    client: RegistryClient, model: dict[str, Any], dataset: ServiceStatus
-) -> ModelStatus:
+def model_status(client: RegistryClient, model: dict[str, Any]) -> ModelStatus:
     """Return the status of a model of the registry's list."""
     name = model["model"]
     runs = client.get(f"/api/models/{name}/runs", limit="1")["items"]
-    return ModelStatus(model, runs[0] if runs else None, dataset.waiting(name))
+    return ModelStatus(model, runs[0] if runs else None)
 
 
 def _show(services: list[ServiceStatus], models: list[ModelStatus], lines: list[str]) -> None:
@@ -100,6 +96,7 @@ def _show(services: list[ServiceStatus], models: list[ModelStatus], lines: list[
             for model in models
         ],
     )
+    console.print_text("\n".join(filter(None, (model.waiting_text for model in models))))
     console.print_text(
         "\n".join(["needs a person:", *lines]) if lines else "nothing needs a person"
     )

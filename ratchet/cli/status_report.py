@@ -4,7 +4,7 @@ matters that need a person. Pure.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,14 +12,23 @@ ServiceState = Literal["ready", "not ready", "stalled", "no answer"]
 
 
 @dataclass(frozen=True)
-class WaitingExamples:
+class PendingCounts:
     """Training examples of one model that wait, how many of them limits hold back, and the number
-    that closes a batch. The sums of all shards.
+    that closes a batch, None if unknown. The sums of all shards.
     """
 
     pending: int = 0
     held_back: int = 0
     needed: int | None = None
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> Self:
+        """Return the counts of a model of the registry's API."""
+        report = model.get("waiting_examples")
+        if report is None:
+            return cls()
+        held_back = sum(each["examples"] for each in report["held_back"]) + report["new_users"]
+        return cls(report["usable"] + held_back, held_back, report["needed"])
 
     def __str__(self) -> str:
         if self.needed is None:
@@ -48,19 +57,6 @@ class ServiceStatus:
         """Dead letters since the service started."""
         return sum(int(value) for _, value in self._values("ratchet_dead_letters_total"))
 
-    def waiting(self, model: str) -> WaitingExamples:
-        """Return the training examples of a model that wait in this service."""
-
-        def total(name: str) -> int | None:
-            own = [int(value) for labels, value in self._values(name) if labels["model"] == model]
-            return sum(own) if own else None
-
-        return WaitingExamples(
-            total("ratchet_dataset_pending_examples") or 0,
-            total("ratchet_dataset_held_back_examples") or 0,
-            total("ratchet_dataset_batch_size"),
-        )
-
     def _values(self, name: str) -> list[tuple[dict[str, str], float]]:
         return [
             (sample.labels, sample.value)
@@ -76,11 +72,22 @@ class ModelStatus:
 
     model: dict[str, Any]
     run: dict[str, Any] | None
-    waiting: WaitingExamples = WaitingExamples()
 
     @property
     def name(self) -> str:
         return str(self.model["model"])
+
+    @property
+    def waiting(self) -> PendingCounts:
+        return PendingCounts.of(self.model)
+
+    @property
+    def waiting_text(self) -> str | None:
+        """The waiting examples in words, with the time of the report; None without one."""
+        report = self.model.get("waiting_examples")
+        if report is None:
+            return None
+        return f"{self.name}: {report['text']} (reported {report['reported_at']})"
 
     @property
     def newest_run(self) -> str:

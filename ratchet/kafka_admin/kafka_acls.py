@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.messaging.topics import (
+    DATASET_WAITING,
     DATASET_WITHDRAWALS,
     FEEDBACK_RECEIVED,
     FEEDBACK_SCORED,
@@ -50,6 +51,7 @@ CONSUMER_GROUPS: tuple[ConsumerGroup, ...] = (
         "registry",
         (
             DATASET_WITHDRAWALS,
+            DATASET_WAITING,
             TRAINING_ANSWERS,
             TRAINING_BATCHES,
             TRAINING_PROGRESS,
@@ -115,8 +117,12 @@ def _of_autoscaler() -> tuple[KafkaAcl, ...]:
 
 
 def _of_operator() -> tuple[KafkaAcl, ...]:
-    """Operators read all topics, replay dead letters, and mark them as replayed."""
-    return tuple(_on_topics(lambda topic: True, lambda topic: not topic.compacted))
+    """Operators read all topics, replay dead letters, and mark them as replayed. They write no
+    state of a service: its topics are compacted and have no events.
+    """
+    return tuple(
+        _on_topics(lambda topic: True, lambda topic: bool(topic.events) or not topic.compacted)
+    )
 
 
 def _on_topics(

@@ -17,6 +17,9 @@ from shared.storage.dataset_entries import ClosedBatch
 
 OVERDUE_CHECK_SECONDS = 5.0
 
+REPORT_SECONDS = 5.0
+"""Shortest time between two reports of a shard's waiting examples."""
+
 
 class FaustTable:
     """The entries in a Faust table whose changelog topic is `dataset.entries`.
@@ -119,6 +122,16 @@ def attach(
         except Exception as error:
             await app.crash(error)
 
+    async def report_waiting() -> None:
+        try:
+            await dataset.report_waiting()
+        except Unavailable:
+            # The next report repeats it.
+            return
+        except Exception as error:
+            await app.crash(error)
+
+    app.timer(REPORT_SECONDS, name="report_waiting")(report_waiting)
     app.timer(OVERDUE_CHECK_SECONDS, name="close_overdue_batches")(close_overdue_batches)
     table.table.on_recover(on_recovered)
     app.agent(source_topic(app, FEEDBACK_SCORED), concurrency=1, name="curate_feedback")(

@@ -25,6 +25,7 @@ from services.dataset.ledger.recovery import (
 )
 from services.dataset.ledger.results import BatchPlan, ShardUpdate, TableWrite
 from services.dataset.shard_metrics import DatasetMetrics
+from services.dataset.waiting_reports import WaitingReports
 from services.dataset.withdrawal_publisher import WithdrawalPublisher
 from shared.config.model_file import ModelFile
 from shared.config.models import Models
@@ -87,6 +88,7 @@ class Dataset:
         self._tracing = runtime.tracing
         self._metrics = DatasetMetrics(runtime.metrics, runtime.log, models.files)
         self._batches = BatchPublisher(table, store, producer, retry, runtime.log, runtime.tracing)
+        self._waiting = WaitingReports(models, producer)
         self._withdrawals = WithdrawalPublisher(store, producer, retry, runtime.log, runtime.health)
         self._ledgers: dict[ShardKey, Ledger] = {}
         # Recovery replaces the ledgers, which must not happen while an event is being applied.
@@ -114,6 +116,7 @@ class Dataset:
                     )
                     continue
                 self._ledgers[shard_key] = await self._recover_shard(shard_key, state)
+            self._waiting.reset(self._ledgers)
             self._recovered = True
             self._log.info(
                 "recovered",
@@ -154,6 +157,15 @@ class Dataset:
             )
             key = self._models.get(model).key_of(shard)
             await publish(self._producer, FEEDBACK_SCORED, key, event, SOURCE)
+
+    async def report_waiting(self) -> None:
+        """Publish the waiting examples of the shards in which they have changed. Raises
+        BusUnavailable; the next call repeats it.
+        """
+        async with self._lock:
+            now = self._clock.now()
+            statuses = self._waiting.collect(self._ledgers)
+        await self._waiting.publish(statuses, now)
 
     async def _recover_shard(self, shard_key: ShardKey, state: ShardState) -> Ledger:
         """Complete what a crash has interrupted, then rebuild the shard's ledger."""
@@ -229,6 +241,7 @@ class Dataset:
 
     def _finish(self, shard_key: ShardKey, update: ShardUpdate) -> None:
         """Free the memory of entries that an update has settled, and report the update."""
+        self._waiting.changed[shard_key] = None
         self._metrics.report_update(shard_key, update)
         for key, value in update.shrunk:
             self._table.cache(key, value)

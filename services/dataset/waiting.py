@@ -9,18 +9,17 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from pydantic_core import to_json
 
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.ledger import Ledger
-from services.dataset.ledger.pending import WaitingStatus
 from services.dataset.ledger.recovery import ShardState, read_state
 from shared.config.model_file import ModelFile
 from shared.config.models import load_models
 from shared.config.settings import ServiceSettings, read_settings
 from shared.errors import Misconfigured, RatchetError
+from shared.events import WaitingStatus
 from shared.kafka.security import kafka_security
 from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.bus import Record
@@ -74,7 +73,7 @@ def main() -> int:
     except RatchetError as error:
         print(f"waiting: {error}", file=sys.stderr)
         return FAILED
-    shards = [{"text": str(status), **asdict(status)} for status in statuses]
+    shards = [{"text": str(status), **status.model_dump()} for status in statuses]
     print(to_json({"model": model, "shards": shards}).decode())
     return CLEAN
 

@@ -22,6 +22,7 @@ from services.registry.handlers import (
     training_progressed,
     training_request_answered,
     training_rolled_back,
+    waiting_reported,
 )
 from services.registry.reporting import DecisionReport
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
@@ -48,10 +49,12 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    WaitingReported,
 )
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode
 from shared.messaging.topics import (
+    DATASET_WAITING,
     DATASET_WITHDRAWALS,
     TRAINING_ANSWERS,
     TRAINING_BATCHES,
@@ -88,6 +91,7 @@ class Subscription(Generic[E]):
 
 SUBSCRIPTIONS: Mapping[str, Subscription[Any]] = {
     DATASET_WITHDRAWALS: Subscription(ExamplesWithdrawn, examples_withdrawn),
+    DATASET_WAITING: Subscription(WaitingReported, waiting_reported),
     TRAINING_ANSWERS: Subscription(TrainingRequestAnswered, training_request_answered),
     TRAINING_BATCHES: Subscription(BatchReady, batch_ready),
     TRAINING_PROGRESS: Subscription(TrainingProgressed, training_progressed),

@@ -36,6 +36,7 @@ from services.registry.store.tables import (
 from services.registry.training_requests import record_answer
 from services.registry.versions.moves import move_aliases, promote
 from services.registry.versions.withdrawals import record_withdrawal
+from services.registry.waiting_examples import record_report
 from shared.config.canary import CanarySettings
 from shared.config.model_file import ModelFile
 from shared.errors import ContractViolation, InvalidArtefact
@@ -49,6 +50,7 @@ from shared.events import (
     VersionEvent,
     VersionPromoted,
     VersionRegistered,
+    WaitingReported,
 )
 from shared.identity import identity
 from shared.storage.keys import require_key
@@ -111,6 +113,14 @@ def training_request_answered(
 ) -> list[VersionEvent]:
     """Record the builder's answer to a training request."""
     record_answer(session, event, context.now)
+    return []
+
+
+def waiting_reported(
+    session: Session, event: WaitingReported, _: HandlerContext
+) -> list[VersionEvent]:
+    """Record the dataset service's report of the examples that wait."""
+    record_report(session, event)
     return []
 
 

@@ -68,6 +68,7 @@ from shared.events.versions import (
     VersionRolledBack,
     VersionWithdrawn,
 )
+from shared.events.waiting import HeldBack, QuotaLimit, WaitingReported, WaitingStatus
 
 EVENTS: tuple[type[Event], ...] = (
     FeedbackReceived,
@@ -76,6 +77,7 @@ EVENTS: tuple[type[Event], ...] = (
     WaitEnded,
     WithdrawalRequested,
     ExamplesWithdrawn,
+    WaitingReported,
     TrainingRequested,
     TrainingRequestAnswered,
     BatchReady,
@@ -111,6 +113,7 @@ __all__ = [
     "FeedbackScored",
     "FeedbackType",
     "FrozenModel",
+    "HeldBack",
     "Id",
     "Measure",
     "Message",
@@ -123,6 +126,7 @@ __all__ = [
     "Probe",
     "ProbeToken",
     "PromotionBudget",
+    "QuotaLimit",
     "RecordFormat",
     "RequestState",
     "Reward",
@@ -146,6 +150,8 @@ __all__ = [
     "VersionRolledBack",
     "VersionWithdrawn",
     "WaitEnded",
+    "WaitingReported",
+    "WaitingStatus",
     "WithdrawalRequested",
     "WithdrawnBatch",
     "feedback_id_of",

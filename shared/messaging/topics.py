@@ -27,6 +27,7 @@ from shared.events import (
     VersionRolledBack,
     VersionWithdrawn,
     WaitEnded,
+    WaitingReported,
     WithdrawalRequested,
 )
 
@@ -34,6 +35,7 @@ FEEDBACK_RECEIVED = "feedback.received"
 FEEDBACK_SCORED = "feedback.scored"
 DATASET_ENTRIES = "dataset.entries"
 DATASET_WITHDRAWALS = "dataset.withdrawals"
+DATASET_WAITING = "dataset.waiting"
 TRAINING_REQUESTS = "training.requests"
 TRAINING_ANSWERS = "training.answers"
 TRAINING_BATCHES = "training.batches"
@@ -143,6 +145,17 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         ("trainer", "registry"),
         None,
         4,
+    ),
+    # The newest report of each shard is enough.
+    Topic(
+        DATASET_WAITING,
+        "model or model#shard",
+        (WaitingReported,),
+        "dataset",
+        ("registry",),
+        None,
+        4,
+        compacted=True,
     ),
     Topic(
         TRAINING_REQUESTS,

@@ -8,10 +8,11 @@ from typer.testing import CliRunner, Result
 
 from ratchet.cli.commands import app
 from ratchet.dataset.verifying import verify_batches
-from shared.events import BatchReady, FeedbackScored
+from shared.events import BatchReady, FeedbackScored, WaitingReported
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import (
     DATASET_ENTRIES,
+    DATASET_WAITING,
     FEEDBACK_SCORED,
     TRAINING_BATCHES,
     dead_letter_topic,
@@ -114,6 +115,7 @@ async def test_examples_over_the_limits_on_users_are_shown(broker: str, tmp_path
             lambda: f'pending_examples{{model="{model}",shard="0"}} 24.0' in running.metrics,
             "holding 24 examples",
         )
+        await wait_for_report(broker, model, usable=15)
     finally:
         running.stop()
     shown = waiting(model)
@@ -129,6 +131,16 @@ async def test_examples_over_the_limits_on_users_are_shown(broker: str, tmp_path
         [{"limit": "examples_per_user", "examples": 9, "sources": 3}],
     )
     assert waiting("other").exit_code == 2
+
+
+async def wait_for_report(broker: str, model: str, usable: int) -> None:
+    async with aclosing(read(broker, DATASET_WAITING)) as found:
+        async for record in found:
+            report = decode(record.value, record.headers, WaitingReported).event
+            if (report.model, report.status.usable) == (model, usable):
+                assert record.key == model.encode()
+                return
+    raise AssertionError(f"no report of {usable} usable examples of {model}")
 
 
 async def test_events_become_batches_of_50_with_valid_manifests(

@@ -31,6 +31,8 @@ from shared.events import (
     TrainingRolledBack,
     Verdict,
     VersionEvent,
+    WaitingReported,
+    WaitingStatus,
 )
 from shared.events.hyperparameters import Lane
 from shared.identity import digest_of
@@ -130,6 +132,19 @@ def progress(
         step=step,
         total_steps=4,
         loss=loss,
+    )
+
+
+def waiting_report(
+    status: WaitingStatus, shard: int = 0, seconds: int = 0, model: str = "support"
+) -> WaitingReported:
+    """Return a report of the dataset service, made `seconds` after the first ones."""
+    return WaitingReported(
+        event_id=f"waiting {model} {shard} {seconds}",
+        occurred_at=NOW + timedelta(seconds=seconds),
+        model=model,
+        shard=shard,
+        status=status,
     )
 
 

@@ -28,7 +28,7 @@ from services.dataset.ledger.duplicate_index import DuplicateIndex, with_compare
 from services.dataset.ledger.entry_index import EntryIndex
 from services.dataset.ledger.feedback_mix import DropMonitor, FeedbackMixMonitor
 from services.dataset.ledger.golden_set import GoldenSet
-from services.dataset.ledger.pending import PendingExamples, WaitingStatus
+from services.dataset.ledger.pending import PendingExamples
 from services.dataset.ledger.results import (
     BatchPlan,
     EventStatus,
@@ -40,7 +40,7 @@ from services.dataset.ledger.results import (
 from services.dataset.ledger.selection import select_informative
 from services.dataset.ledger.similarity.stored_text import unpack
 from shared.config.model_file import ModelFile
-from shared.events import Artefact, FeedbackScored, Position, WithdrawalRequested
+from shared.events import Artefact, FeedbackScored, Position, WaitingStatus, WithdrawalRequested
 from shared.identity import batch_identity, user_digest
 from shared.storage.dataset_entries import (
     ClosedBatch,

@@ -4,49 +4,16 @@ held-out examples attached to the next batch.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.new_user_delay import NewUserDelay
-from services.dataset.ledger.quota_queue import HeldBack, QuotaQueue
+from services.dataset.ledger.quota_queue import QuotaQueue
 from shared.config.curation import CurationSettings
+from shared.events import WaitingStatus
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import Example
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingStatus:
-    """Training examples that wait for the next batch, which closes with `needed` usable ones.
-
-    `held_back` and `new_users` cannot be in it yet. From `smaller_batch_at` on,
-    `smallest_batch` usable ones are enough; None if batches never close early.
-    """
-
-    needed: int
-    usable: int
-    held_back: tuple[HeldBack, ...]
-    new_users: int
-    smallest_batch: int
-    smaller_batch_at: datetime | None
-
-    def __str__(self) -> str:
-        parts = [f"{self.usable} usable"]
-        for each in self.held_back:
-            source = "conversation" if each.limit == "examples_per_conversation" else "user"
-            plural = "" if each.sources == 1 else "s"
-            parts.append(
-                f"{each.examples} held back by {each.limit} ({each.sources} {source}{plural})"
-            )
-        if self.new_users:
-            parts.append(f"{self.new_users} held back by new_user_hours")
-        missing = self.needed - self.usable
-        closes = f"closes with {missing} more" if missing > 0 else "closing"
-        if self.smaller_batch_at is not None and missing > 0:
-            at = f"{self.smaller_batch_at:%Y-%m-%d %H:%M} UTC"
-            closes += f", or with {self.smallest_batch} from {at} on"
-        return f"{self.needed} needed: {', '.join(parts)}; {closes}"
 
 
 class PendingExamples:

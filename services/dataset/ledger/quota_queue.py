@@ -9,25 +9,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
 
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.curation import trusted_contributors
 from shared.config.curation import CurationSettings
+from shared.events import HeldBack, QuotaLimit
 from shared.storage.dataset_entries import DatasetEntry
-
-QuotaLimit = Literal["examples_per_user", "user_share", "examples_per_conversation"]
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBack:
-    """Examples that a limit defers, and the number of their users or, for the limit on
-    conversations, of their conversations.
-    """
-
-    limit: QuotaLimit
-    examples: int
-    sources: int
 
 
 @dataclass
@@ -132,7 +119,10 @@ class QuotaQueue:
             sources["examples_per_conversation"] = sum(
                 count > self._per_conversation for count in self._conversations.values()
             )
-        return tuple(HeldBack(limit, count, sources[limit]) for limit, count in examples.items())
+        return tuple(
+            HeldBack(limit=limit, examples=count, sources=sources[limit])
+            for limit, count in examples.items()
+        )
 
     def record_batch(self, entries: Iterable[DatasetEntry | CachedEntry]) -> None:
         """Count a batch's training examples, removed before, towards each contributor's share until

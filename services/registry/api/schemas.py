@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.registry.lifecycle import Alias
 from shared.config.model_file import RetentionSettings
-from shared.events import Artefact, RunMetrics, Verdict
+from shared.events import Artefact, RunMetrics, Verdict, WaitingStatus
 from shared.events.hyperparameters import Configuration
 
 I = TypeVar("I")  # noqa: E741 (an item of a list)
@@ -143,9 +143,30 @@ class Route(ApiModel):
     until: datetime | None
 
 
+class WaitingShard(ApiModel):
+    """Examples of one shard of a model that wait, in words."""
+
+    shard: int
+    text: str
+    reported_at: datetime
+
+
+class WaitingExamples(WaitingStatus):
+    """Examples of all shards of a model that wait for a batch, as the dataset service reported them
+    last: it reports changes. Of what a batch needs, the shard that closes one first.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    text: Annotated[str, Field(description="the same in words")]
+    reported_at: Annotated[datetime, Field(description="time of the newest report")]
+    shards: list[WaitingShard]
+
+
 class Model(ApiModel):
     """A model with its aliases, hold, canary trial, live rewards and deployments. `pause` is set
     while its training is paused; `waiting_batches` counts the batches whose run has not started.
+    `waiting_examples` is null without a report of the dataset service.
     """
 
     model: str
@@ -155,6 +176,7 @@ class Model(ApiModel):
     hold: Hold | None
     pause: Pause | None = None
     waiting_batches: int = 0
+    waiting_examples: WaitingExamples | None = None
     trial: CanaryStatus | None = None
     live: list[LiveRewards]
     versions: int

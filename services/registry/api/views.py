@@ -34,6 +34,7 @@ from services.registry.store.withdrawal_queries import (
     withdrawn_examples_by_user,
 )
 from services.registry.versions.withdrawals import withdrawn_ids_by_version
+from services.registry.waiting_examples import waiting_examples_view
 
 View = dict[str, Any]
 
@@ -55,6 +56,7 @@ def model_view(session: Session, model: str) -> View:
         "hold": _hold_view(hold) if hold else None,
         "pause": _pause_view(pause) if pause else None,
         "waiting_batches": len(waiting_batches(session, model)),
+        "waiting_examples": waiting_examples_view(session, model),
         "trial": trial_view(session, model),
         "live": [
             {"version": version, "rewards": live.count, "mean": live.mean}

@@ -38,6 +38,7 @@ class Templates:
         )
         self._environment.filters |= {
             "moment": _moment,
+            "age": _age,
             "short": _short,
             "label": _label,
             "value": _value,
@@ -59,6 +60,15 @@ class Templates:
 
 def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "–"
+
+
+def _age(at: datetime, now: datetime) -> str:
+    """Return the time since a moment in its largest unit; another machine's clock may be ahead."""
+    seconds = max(0, int((now - at).total_seconds()))
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if count := seconds // size:
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{seconds} s"
 
 
 def _short(value: Any) -> str:

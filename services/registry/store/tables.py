@@ -437,6 +437,17 @@ class OutboxRow(TableBase):
     published_at: Mapped[datetime | None]
 
 
+class WaitingReportRow(TableBase):
+    """The dataset service's newest report of the examples of a shard that wait for a batch."""
+
+    __tablename__ = "waiting_reports"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    reported_at: Mapped[datetime]
+    status: Mapped[Json]
+
+
 class WebhookPositionRow(TableBase):
     """Number of the newest audit entry that has become deliveries of webhooks."""
 

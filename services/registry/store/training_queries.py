@@ -1,11 +1,11 @@
-"""Queries on the control of training and on the batches that wait for it."""
+"""Queries on the control of training, and on the batches and examples that wait for it."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from services.registry.store.tables import BatchRow, RunRow, TrainingPauseRow
+from services.registry.store.tables import BatchRow, RunRow, TrainingPauseRow, WaitingReportRow
 
 
 def pause_of(session: Session, model: str) -> TrainingPauseRow | None:
@@ -40,3 +40,9 @@ def waiting_batches(session: Session, model: str) -> Sequence[BatchRow]:
         )
     )
     return session.scalars(rows.order_by(BatchRow.closed_at, BatchRow.batch_id)).all()
+
+
+def waiting_reports(session: Session, model: str) -> Sequence[WaitingReportRow]:
+    """Return the newest report of the waiting examples of each shard of a model."""
+    rows = select(WaitingReportRow).where(WaitingReportRow.model == model)
+    return session.scalars(rows.order_by(WaitingReportRow.shard)).all()

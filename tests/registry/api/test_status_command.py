@@ -12,18 +12,19 @@ from typer.testing import CliRunner
 from ratchet import console
 from ratchet.cli.commands import app
 from ratchet.local_stack.ports import LOOPBACK, free_port
-from services.registry.handlers import HandlerContext, training_progressed
+from services.registry.handlers import HandlerContext, training_progressed, waiting_reported
 from services.registry.rollout.holds import hold
 from services.registry.store import audit_queries
 from services.registry.training_controls import pause_training
 from shared.clock import SystemClock
+from shared.events import HeldBack, WaitingStatus
 from shared.http.health_server import serve_health
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from tests.registry.deploy.test_deployment import Stage
 from tests.support.app_server import serving
 from tests.support.credentials import OPERATOR
-from tests.support.registry_events import NOW, DatabaseFixture, progress
+from tests.support.registry_events import NOW, DatabaseFixture, progress, waiting_report
 
 SERVICES = ("serving", "feedback", "dataset", "builder", "trainer")
 
@@ -67,10 +68,10 @@ def status(stage: Stage, services: Services, *options: str) -> tuple[int, str]:
 def test_a_healthy_stack_needs_nobody(stage: Stage, services: Services) -> None:
     dataset = services.metrics["dataset"]
     dataset.set("ratchet_consumer_lag_records", 3, group="g", topic="feedback.scored")
-    dataset.set("ratchet_dataset_batch_size", 50, model="support")
-    dataset.set("ratchet_dataset_pending_examples", 24, model="support", shard="0")
-    dataset.set(
-        "ratchet_dataset_held_back_examples", 9, model="support", shard="0", reason="limits"
+    limited = HeldBack(limit="examples_per_user", examples=9, sources=3)
+    waiting = WaitingStatus(needed=50, usable=15, held_back=(limited,), smallest_batch=50)
+    stage.registry_db.run(
+        lambda session: waiting_reported(session, waiting_report(waiting), HandlerContext(NOW))
     )
     stage.registry_db.run(
         lambda session: training_progressed(
@@ -79,7 +80,13 @@ def test_a_healthy_stack_needs_nobody(stage: Stage, services: Services) -> None:
     )
     code, out = status(stage, services)
     assert code == 0, out
-    for text in (stage.registry_db.champion, "24 of 50, 9 held back", "training, step 4 of"):
+    for text in (
+        stage.registry_db.champion,
+        "24 of 50, 9 held back",
+        "training, step 4 of",
+        "support: 50 needed: 15 usable, 9 held back by examples_per_user (3 users); closes with 35 "
+        "more (reported 2026-07-01T12:00:00Z)",
+    ):
         assert text in out
     assert "nothing needs a person" in out
     code, out = status(stage, services, "--json")
@@ -93,6 +100,7 @@ def test_a_healthy_stack_needs_nobody(stage: Stage, services: Services) -> None:
         ("registry", "ready", None),
     ]
     assert shown["models"][0]["waiting"] == {"pending": 24, "held_back": 9, "needed": 50}
+    assert shown["models"][0]["waiting_examples"]["usable"] == 15
     assert (code, shown["needs_a_person"]) == (0, [])
 
 

@@ -20,6 +20,7 @@ from shared.events import (
     Comparison,
     Decision,
     Event,
+    HeldBack,
     Measure,
     Message,
     Probe,
@@ -28,10 +29,12 @@ from shared.events import (
     TrainingProgressed,
     TrainingRolledBack,
     Verdict,
+    WaitingStatus,
 )
 from shared.identity import batch_identity, digest_of, identity
 from shared.messaging.bus import publish
 from shared.messaging.topics import (
+    DATASET_WAITING,
     TRAINING_BATCHES,
     TRAINING_CHECKPOINTS,
     TRAINING_PROGRESS,
@@ -41,7 +44,7 @@ from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import read_manifest
 from tests.registry.deploy.test_deployment import Stage
 from tests.support.batches import FILE, batch_plan, member
-from tests.support.registry_events import DatabaseFixture
+from tests.support.registry_events import DatabaseFixture, waiting_report
 
 HOSTILE = (
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'></dd></dl>{{ 7 * 7 }}"
@@ -114,6 +117,13 @@ class DemoRegistry(Stage):
         )  # against a previous champion, so it becomes challenger
         await self.train(4, 9)
         self.past.behind = timedelta()
+        await self.report_waiting()
+
+    async def report_waiting(self) -> None:
+        limited = HeldBack(limit="examples_per_user", examples=9, sources=3)
+        status = WaitingStatus(needed=50, usable=15, held_back=(limited,), smallest_batch=50)
+        report = waiting_report(status).model_copy(update={"occurred_at": self.past.now()})
+        await self.say(DATASET_WAITING, report)
 
     async def announce(self, number: int) -> BatchReady:
         """Write and announce a batch as the dataset service does."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sqlalchemy import select
 from services.registry.api import routes as api
 from services.registry.api.authorization import COOKIE
 from services.registry.app import Registry
-from services.registry.pages import models
+from services.registry.pages import models, rendering
 from services.registry.pages import routes as pages
 from services.registry.rollout.holds import hold
 from services.registry.store.database import Session
@@ -21,12 +22,13 @@ from services.registry.store.queries import MeanReward
 from services.registry.store.tables import DeploymentRow, RunRow, WithdrawnExampleRow
 from shared.clock import SystemClock
 from shared.config.models import Models
-from shared.messaging.topics import TRAINING_BATCHES, TRAINING_ROLLBACKS
+from shared.events import WaitingStatus
+from shared.messaging.topics import DATASET_WAITING, TRAINING_BATCHES, TRAINING_ROLLBACKS
 from shared.observability.health import Health
 from shared.storage.object_store import MemoryStore
 from tests.registry.pages.demo_data import HOSTILE, DemoRegistry, run_of
 from tests.support.credentials import OPERATE, TOKENS
-from tests.support.registry_events import DatabaseFixture, rejection
+from tests.support.registry_events import DatabaseFixture, rejection, waiting_report
 
 ORIGIN = {"Origin": "http://registry"}
 
@@ -155,6 +157,40 @@ async def test_model_page_has_complete_timeline(demo: DemoRegistry) -> None:
     assert line.count("promoted") == 2
     assert "not above +0.0050" in line
     assert "Live reward" not in text
+
+
+async def test_pages_show_what_waits_and_why(demo: DemoRegistry) -> None:
+    said = "50 needed: 15 usable, 9 held back by examples_per_user (3 users); closes with 35 more"
+    assert f"Next batch: {said}" in Structure(await page(demo, "/")).text
+    text = await page(demo, "/models/support")
+    assert said in text
+    assert "curation.trusted_users" in text
+    assert "Reported by the dataset service 0 s ago" in text
+    assert '<progress max="50" value="15"' in text
+    other = WaitingStatus(needed=50, usable=20, smallest_batch=50)
+    await demo.say(DATASET_WAITING, waiting_report(other, shard=1))
+    text = Structure(await page(demo, "/models/support")).text
+    assert "50 needed in one of 2 shards: 35 usable" in text
+    assert "shard 1: 50 needed: 20 usable; closes with 30 more" in text
+
+
+async def test_pages_say_when_nothing_was_reported(
+    registry_db: DatabaseFixture, tmp_path: Path
+) -> None:
+    text = await page(DemoRegistry(registry_db, tmp_path), "/models/support")
+    assert "has reported no waiting examples yet" in text
+
+
+def test_an_age_has_one_unit_and_is_never_negative() -> None:
+    now = SystemClock().now()
+    seconds = (-5, 59, 60, 7_300, 200_000)
+    assert [rendering._age(now - timedelta(seconds=count), now) for count in seconds] == [
+        "0 s",
+        "59 s",
+        "1 minute",
+        "2 hours",
+        "2 days",
+    ]
 
 
 async def test_live_rewards_are_shown(demo: DemoRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
