@@ -12,11 +12,12 @@ KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 LOOP := tests/ratchet/test_whole_loop.py
+GUIDE := tests/ratchet/test_first_model.py
 CORE := tests/shared tests/feedback tests/dataset tests/trainer/gate tests/trainer/data tests/trainer/run tests/registry/rollout tests/registry/versions tests/contracts tests/docs tests/tools tests/previous
 RAY := tests/trainer/worker/test_local_and_ray.py tests/trainer/worker/test_ray_service.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test test-chaos test-ray test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
+.PHONY: help setup demo up check test test-chaos test-ray test-loop test-guide test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ test-ray: setup ## Run the trainer and its training process on a local Ray clust
 
 test-loop: setup ## Run the demo end to end with three rounds, poison and a killed trainer (11 to 25 minutes)
 	$(BIN)/python -m pytest $(LOOP)
+
+test-guide: setup ## Follow docs/first-model.md with three batches, as before a release (test-chaos has one)
+	RATCHET_GUIDE_BATCHES=3 $(BIN)/python -m pytest $(GUIDE)
 
 test-names: $(INSTALLED) ## Run the tests of the extra `presidio` in a separate environment, because it is large
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)

@@ -12,6 +12,9 @@ from rich.text import Text
 out = Console()
 err = Console(stderr=True)
 
+MIN_COLUMN = 18
+"""Characters of a cell that a column shows in one line: those of the name of a version."""
+
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, and nothing else, to standard output."""
@@ -26,17 +29,39 @@ def print_status(text: str) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
 ) -> None:
-    """Print a table; the first column is not wrapped.
+    """Print a table, or one block of lines per row where the columns would become too narrow to
+    read. The first column is not wrapped.
 
     Cells are untrusted text: markup and control characters have no effect.
     """
-    headings = [
-        Column(name, no_wrap=index == 0, overflow="fold") for index, name in enumerate(columns)
+    cells = [
+        [Text("" if cell is None else escape_controls(str(cell))) for cell in row] for row in rows
     ]
-    grid = Table(*headings, title=title, title_justify="left")
-    for row in rows:
-        grid.add_row(*(Text("" if cell is None else escape_controls(str(cell))) for cell in row))
+    if _fits(columns, cells):
+        headings = [
+            Column(name, no_wrap=index == 0, overflow="fold") for index, name in enumerate(columns)
+        ]
+        grid = Table(*headings, title=title, title_justify="left")
+        for row in cells:
+            grid.add_row(*row)
+    else:
+        headings = [Column(columns[0], no_wrap=True), Column("", overflow="fold")]
+        grid = Table(*headings, title=title, title_justify="left", show_header=False)
+        for row in cells:
+            for name, cell in zip(columns, row, strict=True):
+                grid.add_row(Text(name), cell)
+            grid.add_section()
     out.print(grid)
+
+
+def _fits(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> bool:
+    """True if the width leaves the first column its cells, and each other column MIN_COLUMN
+    characters of longer cells.
+    """
+    first, *others = zip(*rows, map(Text, columns), strict=True)
+    widths = [max(map(len, first))]
+    widths += [max(min(MIN_COLUMN, len(cell)) for cell in column) for column in others]
+    return sum(widths) + 3 * len(widths) + 1 <= out.width
 
 
 def print_text(content: str) -> None:

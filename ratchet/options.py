@@ -33,6 +33,16 @@ Token = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# The services of `ratchet up` read the same variables.
+KafkaPort = Annotated[int, typer.Option(envvar="RATCHET_KAFKA_PORT")]
+KafkaControllerPort = Annotated[int, typer.Option(envvar="RATCHET_KAFKA_CONTROLLER_PORT")]
+ServingPort = Annotated[int, typer.Option(envvar="RATCHET_SERVING_PORT")]
+FeedbackPort = Annotated[int, typer.Option(envvar="RATCHET_FEEDBACK_PORT")]
+DatasetPort = Annotated[int, typer.Option(envvar="RATCHET_DATASET_PORT")]
+TrainerPort = Annotated[int, typer.Option(envvar="RATCHET_TRAINER_PORT")]
+RegistryPort = Annotated[int, typer.Option(envvar="RATCHET_REGISTRY_PORT")]
+BuilderPort = Annotated[int, typer.Option(envvar="RATCHET_BUILDER_PORT")]
+
 DEFAULT_BOOTSTRAP_SERVERS = f"127.0.0.1:{Ports.kafka}"
 DEFAULT_STATE = Path(".ratchet")
 DEFAULT_REGISTRY = local_url(Ports.registry)

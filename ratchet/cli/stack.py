@@ -18,9 +18,17 @@ from ratchet.options import (
     DEFAULT_STATE,
     Bases,
     Bootstrap,
+    BuilderPort,
+    DatasetPort,
+    FeedbackPort,
     Json,
+    KafkaControllerPort,
+    KafkaPort,
     ModelFiles,
+    RegistryPort,
+    ServingPort,
     State,
+    TrainerPort,
     security_from_environment,
 )
 from shared.clock import SystemClock
@@ -38,14 +46,14 @@ def up(
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Use this Kafka cluster instead of the embedded broker.")
     ] = None,
-    kafka_port: int = Ports.kafka,
-    kafka_controller_port: int = Ports.kafka_controller,
-    serving_port: int = Ports.serving,
-    feedback_port: int = Ports.feedback,
-    dataset_port: int = Ports.dataset,
-    trainer_port: int = Ports.trainer,
-    registry_port: int = Ports.registry,
-    builder_port: int = Ports.builder,
+    kafka_port: KafkaPort = Ports.kafka,
+    kafka_controller_port: KafkaControllerPort = Ports.kafka_controller,
+    serving_port: ServingPort = Ports.serving,
+    feedback_port: FeedbackPort = Ports.feedback,
+    dataset_port: DatasetPort = Ports.dataset,
+    trainer_port: TrainerPort = Ports.trainer,
+    registry_port: RegistryPort = Ports.registry,
+    builder_port: BuilderPort = Ports.builder,
 ) -> None:
     """Run Kafka, serving and the four services on this machine until Ctrl-C."""
     ports = Ports(

@@ -9,7 +9,19 @@ from ratchet import console
 from ratchet.cli.status_report import ModelStatus, ServiceState, ServiceStatus, as_json, matters
 from ratchet.local_stack.processes import Ports, local_url
 from ratchet.local_stack.token_store import token_for
-from ratchet.options import DEFAULT_REGISTRY, DEFAULT_STATE, Json, Registry, State, Token
+from ratchet.options import (
+    DEFAULT_REGISTRY,
+    DEFAULT_STATE,
+    BuilderPort,
+    DatasetPort,
+    FeedbackPort,
+    Json,
+    Registry,
+    ServingPort,
+    State,
+    Token,
+    TrainerPort,
+)
 from ratchet.registry_client import RegistryClient, RegistryRequestRefused
 from shared.errors import Unavailable
 
@@ -23,11 +35,11 @@ def show_status(
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
-    serving_port: int = Ports.serving,
-    feedback_port: int = Ports.feedback,
-    dataset_port: int = Ports.dataset,
-    trainer_port: int = Ports.trainer,
-    builder_port: int = Ports.builder,
+    serving_port: ServingPort = Ports.serving,
+    feedback_port: FeedbackPort = Ports.feedback,
+    dataset_port: DatasetPort = Ports.dataset,
+    trainer_port: TrainerPort = Ports.trainer,
+    builder_port: BuilderPort = Ports.builder,
     json: Json = False,
 ) -> None:
     """Show services, models and their newest runs, and what needs a person; the exit status is then

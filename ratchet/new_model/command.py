@@ -42,7 +42,8 @@ def new(
     """
     _require_name(model)
     if base == SMOLLM2 and serving is None:
-        console.out.print("preparing the small base, about a minute at the first time")
+        if not (bases / base).is_dir():
+            console.out.print("preparing the small base, which takes about a minute")
         prepare_smollm2(bases)
     files = new_files(model, check_base(base, serving, bases), trusted_user or ())
     _require_valid(files[f"{model}.yaml"])

@@ -107,7 +107,8 @@ def test_the_guide_sets_a_model_up(
     tmp_path: Path, bases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "first-model.md").read_text()
-    commands = guide.split("```sh\n")[1].split("```")[0].splitlines()
+    _, _set_up, model_file, *_ = guide.split("```sh\n")
+    commands = model_file.split("```")[0].splitlines()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATCHET_BASES", str(bases))
     for command in commands:
