@@ -50,6 +50,7 @@ from shared.events import (
     VersionRegistered,
     VersionRolledBack,
     WaitingReported,
+    WithdrawalRequested,
 )
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode
@@ -75,6 +76,9 @@ GROUP = "ratchet-registry"
 LIVE_GROUP = "ratchet-registry-live"
 MAX_BATCH_SIZE = 500
 TRIAL_CHECK_SECONDS = 5.0
+
+LiveEvent = FeedbackScored | WithdrawalRequested
+LIVE_EVENTS: tuple[type[LiveEvent], ...] = (FeedbackScored, WithdrawalRequested)
 
 D = TypeVar("D", bound=RegistryEvent | None)
 E = TypeVar("E", bound=Event)
@@ -179,10 +183,12 @@ class Registry:
         """Handle a batch of live feedback. Ignores invalid records, which the dataset service
         sends to the dead letters. Raises Unavailable.
         """
-        by_model: dict[str, list[FeedbackScored]] = {}
+        by_model: dict[str, list[LiveEvent]] = {}
         for record in records:
             with suppress(Unprocessable):
-                event = decode(record.value, record.headers, FeedbackScored).event
+                event = decode(
+                    record.value, record.headers, *LIVE_EVENTS, default=FeedbackScored
+                ).event
                 by_model.setdefault(self.models.get(event.model).model, []).append(event)
         for name, feedback in by_model.items():
             monitor = partial(
@@ -195,7 +201,9 @@ class Registry:
             self._report.report_monitor(name, result)
             if result.moved is not None:
                 await self.update_state_metrics(name)
-            await self.evaluate_trial(name, feedback)
+            await self.evaluate_trial(
+                name, [event for event in feedback if isinstance(event, FeedbackScored)]
+            )
 
     async def evaluate_trial(self, model: str, feedback: Sequence[FeedbackScored] = ()) -> None:
         """Record feedback on a model's canary trial, and end the trial when it is due. Raises

@@ -41,7 +41,7 @@ class CanarySettings(FrozenModel):
     ] = 30
     rewards_per_user: Annotated[
         int, Field(ge=1, description="rewards of one user that count, per version")
-    ] = 5
+    ] = 1
 
     @model_validator(mode="after")
     def _rewards_suffice(self) -> Self:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from shared.config.canary import CanarySettings
 from shared.config.curation import CurationSettings
 from shared.config.gate import GateSettings
-from shared.config.monitor import MonitorSettings
+from shared.config.monitor import FORMER_REWARDS_PER_USER, MonitorSettings
 from shared.config.redaction_policy import RedactionPolicy
 from shared.config.renamed_keys import RENAMED_KEYS
 from shared.config.reward_policy import RewardPolicy
@@ -188,12 +188,15 @@ class ModelFile(FrozenModel):
         """Digest of the content; every event that this file decided carries it.
 
         Stored events contain digests, so the digested text keeps the old names of renamed keys and
-        the former defaults of hyperparameters, and a later key with its default has no part in it.
+        the former defaults of changed settings, and a later key with its default has no part in it.
         """
         content = self.model_dump(mode="json", exclude={"thinking"})
         for lane, settings in self.lanes.items():
             former = settings.training.with_former_defaults()
             content["lanes"][lane]["training"] = former.model_dump(mode="json")
+        for name, rule in (("monitor", self.monitor), ("canary", self.canary)):
+            if rule is not None and "rewards_per_user" not in rule.model_fields_set:
+                content[name]["rewards_per_user"] = FORMER_REWARDS_PER_USER
         if self.thinking != "drop":
             content["thinking"] = self.thinking
         for section, renamed in RENAMED_KEYS.items():

@@ -6,6 +6,11 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from shared.events import FrozenModel
 
+DEFAULT_KNOWN_USER_HOURS = 24.0
+
+FORMER_REWARDS_PER_USER = 5
+"""Default of earlier versions, here and in `CanarySettings`."""
+
 
 class MonitorSettings(FrozenModel):
     """Rules for comparing the champion in live use with the version before it, and for rolling
@@ -40,7 +45,17 @@ class MonitorSettings(FrozenModel):
     ] = 2000
     rewards_per_user: Annotated[
         int, Field(ge=1, description="rewards of one user that count, per version")
-    ] = 5
+    ] = 1
+    known_user_hours: Annotated[
+        FiniteFloat,
+        Field(
+            ge=0,
+            le=24 * 90,
+            description="hours after a user's first feedback from which rewards of the user count, "
+            "here and in canary trials",
+            exclude_if=lambda hours: hours == DEFAULT_KNOWN_USER_HOURS,
+        ),
+    ] = DEFAULT_KNOWN_USER_HOURS
     rollbacks_per_day: Annotated[
         int,
         Field(

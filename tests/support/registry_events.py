@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from services.registry.handlers import HandlerContext, model_declared
+from services.registry.rollout.known_users import user_author_id
 from services.registry.store.database import Database, Session
+from services.registry.store.live_reward_queries import record_users
 from services.registry.store.outbox import enqueue
 from services.registry.store.tables import AliasRow, OutboxRow
 from shared.config.model_file import BasePaths, ModelFile
@@ -190,6 +192,14 @@ def feedback(
         model_digest=DIGEST,
         received=Position(topic=FEEDBACK_RECEIVED, partition=0, offset=number),
     )
+
+
+def introduce(
+    registry_db: "DatabaseFixture", users: Sequence[str], at: datetime = NOW - timedelta(days=2)
+) -> None:
+    """Make the registry know users since a time."""
+    authors = [user_author_id("support", user) for user in users]
+    registry_db.run(lambda session: record_users(session, "support", authors, at))
 
 
 class DatabaseFixture:

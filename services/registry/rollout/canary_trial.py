@@ -14,7 +14,7 @@ from services.registry.rollout.canary_test import (
     in_canary_share,
 )
 from services.registry.rollout.holds import hold_if_too_often
-from services.registry.rollout.live_rewards import author_id
+from services.registry.rollout.known_users import KnownUsers, author_id
 from services.registry.store.canary_queries import (
     count_challenger_rewards,
     count_champion_rewards,
@@ -23,10 +23,7 @@ from services.registry.store.canary_queries import (
     paired_canary_rewards,
 )
 from services.registry.store.database import Session
-from services.registry.store.live_reward_queries import (
-    has_live_reward_through,
-    newest_live_reward_id,
-)
+from services.registry.store.live_reward_queries import first_seen, newest_live_reward_id
 from services.registry.store.queries import (
     canary_targets_of,
     canary_trial_of,
@@ -124,8 +121,9 @@ def evaluate_trial(
     if row is None or trial is None or hold_of(session, model.model) is not None:
         return None
     served = is_served(session, trial, targets)
+    known_users = KnownUsers.of(model, now, trial.began)
     for event in feedback if served else ():
-        _record_reward(session, trial, event)
+        _record_reward(session, trial, event, known_users)
     evidence = trial_evidence(session, trial)
     is_over = now >= deadline(trial)
     if is_over and not served:
@@ -147,23 +145,26 @@ def evaluate_trial(
     return TrialStatus(evidence, _promote(session, row, trial, evidence, reason, now))
 
 
-def _record_reward(session: Session, trial: CanaryTrialRow, event: FeedbackScored) -> None:
+def _record_reward(
+    session: Session, trial: CanaryTrialRow, event: FeedbackScored, known_users: KnownUsers
+) -> None:
     """Store a reward of the challenger, or pair one of the champion with the challenger's oldest
     unpaired one.
 
-    Only rewards count whose author was seen before the trial (or is unknown), for the version that
-    the author is routed to, at most `rewards_per_user` each: nobody new can have a challenger
-    removed or promoted.
+    Only rewards of known users count, for the version that the user is routed to, at most
+    `rewards_per_user` each: nobody new can have a challenger removed or promoted.
     """
     rule, model = trial_rule(trial), trial.model
-    if event.feedback_type == "retracted" or not _matches_assignment(trial, event, rule.share):
+    if (
+        event.feedback_type == "retracted"
+        or event.user_id is None
+        or not _matches_assignment(trial, event, rule.share)
+    ):
         return
     author, feedback_id = author_id(event), identity("feedback", event.identity)
     if is_canary_feedback_stored(session, model, feedback_id):
         return
-    if event.user_id is not None and not has_live_reward_through(
-        session, model, author, trial.heard_before
-    ):
+    if not known_users.include(author, first_seen(session, model, author)):
         return
     if event.model_version == trial.version:
         if (

@@ -2,9 +2,10 @@
 each version and of each author for it.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
+from services.registry.rollout.known_users import KnownUsers, author_id
 from services.registry.store.database import Session
 from services.registry.store.live_reward_queries import (
     reward_counts_by_author,
@@ -17,22 +18,17 @@ from shared.events import FeedbackScored
 from shared.identity import identity
 
 
-def author_id(event: FeedbackScored) -> str:
-    """Return a stable ID of the author: of the user, else the conversation, the response or the
-    event.
-    """
-    return identity(
-        "live",
-        event.model,
-        event.user_id or event.conversation_id or event.response_id or event.identity,
-    )
-
-
 def store_rewards(
-    session: Session, row: AliasRow, feedback: Sequence[FeedbackScored], rule: MonitorSettings
+    session: Session,
+    row: AliasRow,
+    feedback: Sequence[FeedbackScored],
+    rule: MonitorSettings,
+    known_users: KnownUsers,
+    first_seen: Mapping[str, datetime],
 ) -> None:
     """Store the rewards of feedback on a model's answers, in its order, at most `rewards_per_user`
-    of each author.
+    of each author, and as many again once the author is known. `first_seen` has the time of each
+    user's first feedback.
 
     Ignores retractions, which carry no rating, and feedback on versions other than the champion and
     the one before it.
@@ -47,21 +43,21 @@ def store_rewards(
     ]
     if not rated:
         return
-    stored = _StoredRewards(
-        session,
-        row,
-        [feedback_id for _, _, feedback_id, _ in rated],
-        [author for *_, author in rated],
-    )
+    served = [version for version in (row.champion, row.previous) if version is not None]
+    stored = stored_feedback_ids(session, row.model, [feedback_id for *_, feedback_id, _ in rated])
+    by_author = reward_counts_by_author(session, row.model, [author for *_, author in rated])
+    by_version = reward_counts_by_version(session, row.model, served)
     for event, version, feedback_id, author in rated:
-        known = event.user_id is None or stored.has_rated_another(author, version)
+        known = event.user_id is not None and known_users.include(author, first_seen.get(author))
         if (
-            stored.has(feedback_id)
-            or stored.count_of_author(author, version) >= rule.rewards_per_user
-            or stored.count_of_version(version, known) >= rule.most_rewards
+            feedback_id in stored
+            or by_author[author, version, known] >= rule.rewards_per_user
+            or by_version[version, known] >= rule.most_rewards
         ):
             continue
-        stored.add(feedback_id, author, version, known)
+        stored.add(feedback_id)
+        by_author[author, version, known] += 1
+        by_version[version, known] += 1
         session.add(
             LiveRewardRow(
                 model=row.model,
@@ -74,34 +70,3 @@ def store_rewards(
             )
         )
     session.flush()
-
-
-class _StoredRewards:
-    """Counts of the stored rewards that concern a batch of feedback, read by three queries whatever
-    the size of the batch.
-    """
-
-    def __init__(
-        self, session: Session, row: AliasRow, feedback_ids: Sequence[str], authors: Sequence[str]
-    ) -> None:
-        served = [version for version in (row.champion, row.previous) if version is not None]
-        self._feedback_ids = stored_feedback_ids(session, row.model, feedback_ids)
-        self._authors = dict(reward_counts_by_author(session, row.model, authors))
-        self._versions = reward_counts_by_version(session, row.model, served)
-
-    def has(self, feedback_id: str) -> bool:
-        return feedback_id in self._feedback_ids
-
-    def count_of_author(self, author: str, version: str) -> int:
-        return self._authors.get(author, Counter())[version]
-
-    def has_rated_another(self, author: str, version: str) -> bool:
-        return any(rated != version for rated in self._authors.get(author, ()))
-
-    def count_of_version(self, version: str, known: bool) -> int:
-        return self._versions[version, known]
-
-    def add(self, feedback_id: str, author: str, version: str, known: bool) -> None:
-        self._feedback_ids.add(feedback_id)
-        self._authors.setdefault(author, Counter())[version] += 1
-        self._versions[version, known] += 1

@@ -66,12 +66,11 @@ def count_actions_since(
     return session.scalar(rows) or 0
 
 
-def last_champion_action(session: Session, model: str) -> str | None:
-    """Return the action by which the present champion became champion."""
-    rows = select(AuditRow.action).where(
-        AuditRow.model == model, AuditRow.action.in_(CHAMPION_ACTIONS)
-    )
-    return session.scalar(rows.order_by(AuditRow.id.desc()).limit(1))
+def champion_promoted_at(session: Session, model: str) -> datetime | None:
+    """Return when the champion was promoted; None if it became champion by another action."""
+    rows = select(AuditRow).where(AuditRow.model == model, AuditRow.action.in_(CHAMPION_ACTIONS))
+    move = session.scalar(rows.order_by(AuditRow.id.desc()).limit(1))
+    return move.at if move is not None and move.action == "promote" else None
 
 
 def champions_in_history(session: Session, model: str) -> set[str]:

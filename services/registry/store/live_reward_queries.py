@@ -1,12 +1,20 @@
-"""Queries of the rewards of live feedback."""
+"""Queries of live feedback: its rewards, and the users who gave it."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, or_, select
 
 from services.registry.store.database import Session
-from services.registry.store.tables import LiveRewardRow
+from services.registry.store.tables import CanaryRewardRow, FeedbackUserRow, LiveRewardRow
+from shared.identity import identity
+
+USERS_KEPT = timedelta(days=90)
+"""Time after which a user without feedback is deleted: the retention of `feedback.scored`, so that
+invented users take no more room here than there.
+"""
+_DAY = timedelta(days=1)
 
 
 def newest_live_reward_id(session: Session, model: str) -> int:
@@ -15,34 +23,17 @@ def newest_live_reward_id(session: Session, model: str) -> int:
     return session.scalar(newest) or 0
 
 
-def has_live_reward_through(session: Session, model: str, author: str, newest: int) -> bool:
-    """True if an author has a reward with an id of at most `newest`."""
-    rewards = select(LiveRewardRow.id).where(
-        LiveRewardRow.model == model, LiveRewardRow.who == author, LiveRewardRow.id <= newest
-    )
-    return session.scalar(rewards.limit(1)) is not None
-
-
-def live_rewards_of(session: Session, model: str, version: str) -> Sequence[float]:
-    """Return all rewards of a version, in order of arrival."""
-    rewards = select(LiveRewardRow.reward).where(
-        LiveRewardRow.model == model, LiveRewardRow.version == version
-    )
-    return session.scalars(rewards.order_by(LiveRewardRow.id)).all()
-
-
-def known_live_rewards_since(
-    session: Session, model: str, version: str, move: int
+def known_live_rewards(
+    session: Session, model: str, version: str, move: int | None = None
 ) -> Sequence[float]:
-    """Return the rewards of a version since its move `move` of the champion, in order of arrival,
-    only those of authors who had used another version before.
+    """Return the rewards of a version by known users, in order of arrival; with `move`, only those
+    since that move of the champion.
     """
     rewards = select(LiveRewardRow.reward).where(
-        LiveRewardRow.model == model,
-        LiveRewardRow.version == version,
-        LiveRewardRow.move == move,
-        LiveRewardRow.known,
+        LiveRewardRow.model == model, LiveRewardRow.version == version, LiveRewardRow.known
     )
+    if move is not None:
+        rewards = rewards.where(LiveRewardRow.move == move)
     return session.scalars(rewards.order_by(LiveRewardRow.id)).all()
 
 
@@ -56,24 +47,26 @@ def stored_feedback_ids(session: Session, model: str, feedback_ids: Collection[s
 
 def reward_counts_by_author(
     session: Session, model: str, authors: Collection[str]
-) -> Mapping[str, Counter[str]]:
-    """Return the number of rewards of each of `authors`, by author and version."""
-    rows = select(LiveRewardRow.who, LiveRewardRow.version, func.count()).where(
-        LiveRewardRow.model == model, LiveRewardRow.who.in_(authors)
-    )
-    counts: dict[str, Counter[str]] = {}
-    for author, version, count in session.execute(
-        rows.group_by(LiveRewardRow.who, LiveRewardRow.version)
+) -> Counter[tuple[str, str, bool]]:
+    """Return the number of rewards of each of `authors`, by author, version, and whether the author
+    was known.
+    """
+    rows = select(
+        LiveRewardRow.who, LiveRewardRow.version, LiveRewardRow.known, func.count()
+    ).where(LiveRewardRow.model == model, LiveRewardRow.who.in_(authors))
+    counts: Counter[tuple[str, str, bool]] = Counter()
+    for author, version, known, count in session.execute(
+        rows.group_by(LiveRewardRow.who, LiveRewardRow.version, LiveRewardRow.known)
     ):
-        counts.setdefault(author, Counter())[version] = count
+        counts[author, version, known] = count
     return counts
 
 
 def reward_counts_by_version(
     session: Session, model: str, versions: Collection[str]
 ) -> Counter[tuple[str, bool]]:
-    """Return the number of rewards of each of `versions`, by version and whether the author had
-    used another version before.
+    """Return the number of rewards of each of `versions`, by version and whether the author was
+    known.
     """
     rows = select(LiveRewardRow.version, LiveRewardRow.known, func.count()).where(
         LiveRewardRow.model == model, LiveRewardRow.version.in_(versions)
@@ -84,3 +77,54 @@ def reward_counts_by_version(
     ):
         counts[version, known] = count
     return counts
+
+
+def record_users(
+    session: Session, model: str, users: Collection[str], now: datetime
+) -> Mapping[str, datetime]:
+    """Record that `users` gave feedback at `now`. Return the time of the first feedback of each."""
+    rows = select(FeedbackUserRow).where(
+        FeedbackUserRow.model == model, FeedbackUserRow.who.in_(users)
+    )
+    stored = {row.who: row for row in session.scalars(rows)}
+    for row in stored.values():
+        if now - row.last_seen >= _DAY:
+            row.last_seen = now
+    new = [user for user in dict.fromkeys(users) if user not in stored]
+    session.add_all(
+        FeedbackUserRow(model=model, who=user, first_seen=now, last_seen=now) for user in new
+    )
+    if new:
+        session.execute(
+            delete(FeedbackUserRow).where(
+                FeedbackUserRow.model == model, FeedbackUserRow.last_seen < now - USERS_KEPT
+            )
+        )
+    session.flush()
+    return {user: row.first_seen for user, row in stored.items()} | dict.fromkeys(new, now)
+
+
+def first_seen(session: Session, model: str, user: str) -> datetime | None:
+    """Return the time of a user's first feedback on a model."""
+    row = session.get(FeedbackUserRow, (model, user))
+    return row.first_seen if row is not None else None
+
+
+def forget_user(session: Session, model: str, user: str) -> None:
+    """Delete a user, and make the user's rewards anonymous: what they decided stays decided."""
+    session.execute(
+        delete(FeedbackUserRow).where(FeedbackUserRow.model == model, FeedbackUserRow.who == user)
+    )
+    live = select(LiveRewardRow).where(LiveRewardRow.model == model, LiveRewardRow.who == user)
+    for reward in session.scalars(live):
+        reward.who = identity("forgotten", reward.feedback_id)
+    pairs = select(CanaryRewardRow).where(
+        CanaryRewardRow.model == model,
+        or_(CanaryRewardRow.who == user, CanaryRewardRow.other_who == user),
+    )
+    for pair in session.scalars(pairs):
+        if pair.who == user:
+            pair.who = identity("forgotten", pair.feedback_id)
+        if pair.other_who == user:
+            pair.other_who = identity("forgotten", pair.other_feedback_id or "")
+    session.flush()

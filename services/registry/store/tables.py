@@ -244,8 +244,8 @@ class AliasRow(TableBase):
 
 class LiveRewardRow(TableBase):
     """Reward of live feedback on an answer of a version, in order of `id`. `feedback_id` and `who`
-    are digests of an event and a user. `known`: the user rated another version before. `move` is
-    the current champion move at that time.
+    are digests of an event and a user. `known`: the user was known by then, so the reward counts.
+    `move` is the current champion move at that time.
     """
 
     __tablename__ = "live_rewards"
@@ -263,6 +263,20 @@ class LiveRewardRow(TableBase):
     known: Mapped[bool]
     reward: Mapped[float]
     move: Mapped[int]
+
+
+class FeedbackUserRow(TableBase):
+    """A user, as a digest, who gave feedback on a model: the times at which the registry received
+    the first and, to a day, the newest.
+    """
+
+    __tablename__ = "feedback_users"
+    __table_args__ = (Index("feedback_users_seen", "model", "last_seen"),)
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    who: Mapped[str] = mapped_column(primary_key=True)
+    first_seen: Mapped[datetime]
+    last_seen: Mapped[datetime]
 
 
 class HoldRow(TableBase):
@@ -293,8 +307,8 @@ class TrainingPauseRow(TableBase):
 
 class CanaryTrialRow(TableBase):
     """A canary trial of a challenger against `champion`, with its rule. `frozen_seconds` is the
-    time on hold since it began. `heard_before` is the newest id of `live_rewards` at its start:
-    users up to there gave feedback before the trial.
+    time on hold since it began. `heard_before` is the newest id of `live_rewards` at its start, for
+    replicas of earlier releases.
     """
 
     __tablename__ = "trials"

@@ -24,7 +24,14 @@ from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_SCORED, TRAINING_CHECKPOINTS
 from tests.registry.deploy.test_deployment import Stage
 from tests.support.credentials import READER
-from tests.support.registry_events import MODEL, NOW, DatabaseFixture, checkpoint, feedback
+from tests.support.registry_events import (
+    MODEL,
+    NOW,
+    DatabaseFixture,
+    checkpoint,
+    feedback,
+    introduce,
+)
 
 RULE = CanarySettings(share=0.3, rewards=60, hours=48, minimum_rewards=10)
 CANARY_MODEL = MODEL.model_copy(update={"canary": RULE})
@@ -44,6 +51,7 @@ class CanaryStage(Stage):
         super().__init__(registry_db, folder, self.clock)
         self.registry.models = Models({"support": CANARY_MODEL}, folder)
         self.base = registry_db.champion
+        introduce(registry_db, USERS)
         registry_db.run(
             lambda session: monitor_live_rewards(
                 session, MODEL, [feedback(self.base, 0.5, user) for user in USERS], NOW

@@ -55,6 +55,7 @@ from tests.support.registry_events import (
     DatabaseFixture,
     checkpoint,
     feedback,
+    introduce,
     progress,
 )
 from tests.support.runtime import runtime_of
@@ -559,7 +560,9 @@ async def test_live_feedback_from_a_broker_rolls_a_worse_version_back(
     stage: Stage, broker: str
 ) -> None:
     registry_db, name = stage.registry_db, f"live-{uuid4().hex[:8]}"
-    base = registry_db.champion
+    base, users = registry_db.champion, [f"{name} user {number}" for number in range(30)]
+    introduce(registry_db, users)
+    introduce(registry_db, users, stage.registry.clock.now())  # gave feedback lately as well
     registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
     worse = registry_db.champion
     producer = KafkaProducer(broker)
@@ -574,16 +577,9 @@ async def test_live_feedback_from_a_broker_rolls_a_worse_version_back(
     try:
         await producer.send(FEEDBACK_SCORED, b"support", b"not an event", [])
         for version, reward in ((base, 0.8), (worse, -0.8)):
-            for number in range(30):
-                await publish(
-                    producer,
-                    FEEDBACK_SCORED,
-                    "support",
-                    feedback(
-                        version, reward, f"{name} user {number}", name=f"{name} {version} {number}"
-                    ),
-                    "test",
-                )
+            for user in users:
+                event = feedback(version, reward, user, name=f"{version} by {user}")
+                await publish(producer, FEEDBACK_SCORED, "support", event, "test")
         async with asyncio.timeout(30):
             while registry_db.champion != base:
                 await asyncio.sleep(0.1)

@@ -10,12 +10,27 @@ from sqlalchemy import func, select
 
 from services.registry.handlers import checkpoint_saved, training_rolled_back
 from services.registry.rollout.holds import hold, release
+from services.registry.rollout.known_users import user_author_id
 from services.registry.rollout.live_monitor import MonitorResult, monitor_live_rewards
+from services.registry.store.live_reward_queries import (
+    first_seen,
+    forget_user,
+    known_live_rewards,
+)
 from services.registry.store.queries import MeanReward, history_of, hold_of, rewards_by_version
-from services.registry.store.tables import LiveRewardRow
+from services.registry.store.tables import FeedbackUserRow, LiveRewardRow
 from services.registry.versions.moves import UnknownVersion, promote_by_operator, roll_back
+from shared.config.curation import CurationSettings
 from shared.config.monitor import MonitorSettings
-from shared.events import FeedbackScored, VersionRegistered, VersionRolledBack
+from shared.events import (
+    FeedbackScored,
+    Position,
+    VersionRegistered,
+    VersionRolledBack,
+    WithdrawalRequested,
+)
+from shared.messaging.topics import FEEDBACK_RECEIVED
+from shared.redaction.pseudonyms import pseudonym
 from tests.support.registry_events import (
     CONTEXT,
     MODEL,
@@ -23,10 +38,16 @@ from tests.support.registry_events import (
     DatabaseFixture,
     checkpoint,
     feedback,
+    introduce,
     rejection,
 )
 
 USERS = [f"user {number}" for number in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def known_users(registry_db: DatabaseFixture) -> None:
+    introduce(registry_db, USERS)
 
 
 def monitor(
@@ -37,6 +58,10 @@ def monitor(
 ) -> MonitorResult:
     model = MODEL.model_copy(update={"monitor": rule or MonitorSettings()})
     return registry_db.run(lambda session: monitor_live_rewards(session, model, events, now))
+
+
+def who_rated(registry_db: DatabaseFixture) -> set[str]:
+    return set(registry_db.run(lambda session: session.scalars(select(LiveRewardRow.who)).all()))
 
 
 def ratings(
@@ -142,6 +167,108 @@ def test_new_users_do_not_cause_a_rollback(registry_db: DatabaseFixture) -> None
     assert result.evidence is not None
     assert result.evidence.pairs == 0
     assert registry_db.champion == newer
+
+
+def test_feedback_without_a_user_causes_no_rollback(registry_db: DatabaseFixture) -> None:
+    """Ten good ratings and twenty bad ones without a user once took a champion back."""
+    rule = MonitorSettings(minimum_rewards=10)
+    monitor(registry_db, ratings(registry_db.champion, 1.0, [None] * 10), rule)
+    newer = promoted(registry_db, "r1")
+    talks = [
+        feedback(newer, -1.0, None).model_copy(update={"conversation_id": f"talk {number}"})
+        for number in range(20)
+    ]
+    monitor(registry_db, [*ratings(newer, -1.0, [None] * 20), *talks], rule)
+    assert registry_db.champion == newer
+
+
+def test_unknown_users_do_not_raise_the_previous_version(registry_db: DatabaseFixture) -> None:
+    monitor(registry_db, ratings(registry_db.champion, 0.5))
+    monitor(registry_db, ratings(registry_db.champion, 1.0, [f"new {each}" for each in range(400)]))
+    newer = promoted(registry_db, "r1")
+    result = monitor(registry_db, ratings(newer, 0.5))
+    assert result.evidence is not None
+    assert (result.evidence.pairs, result.evidence.previous) == (len(USERS), 0.5)
+    assert registry_db.champion == newer
+
+
+@pytest.mark.parametrize(("hours", "moved"), [(23.9, False), (24.0, True)])
+def test_users_count_after_a_day(registry_db: DatabaseFixture, hours: float, moved: bool) -> None:
+    team = [f"colleague {number}" for number in range(40)]
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
+    monitor(registry_db, ratings("v9_x", 0.8, team), now=NOW - timedelta(hours=hours))
+    newer = promoted(registry_db, "r1")
+    monitor(registry_db, ratings(newer, -0.5, team))
+    assert (registry_db.champion != newer) == moved
+
+
+def test_users_of_the_new_version_alone_never_count(registry_db: DatabaseFixture) -> None:
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
+    newer = promoted(registry_db, "r1")
+    late = [f"late {number}" for number in range(40)]
+    monitor(registry_db, ratings(newer, -1.0, late), now=NOW + timedelta(minutes=1))
+    monitor(registry_db, ratings(newer, -1.0, late), now=NOW + timedelta(days=30))
+    assert registry_db.champion == newer
+
+
+def test_trusted_users_are_known_at_once(registry_db: DatabaseFixture) -> None:
+    team = tuple(f"colleague {number}" for number in range(40))
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
+    newer = promoted(registry_db, "r1")
+    model = MODEL.model_copy(update={"curation": CurationSettings(trusted_users=team)})
+    names = [pseudonym("user", team[0]), *team[1:]]
+    registry_db.run(
+        lambda session: monitor_live_rewards(session, model, ratings(newer, -0.5, names), NOW)
+    )
+    assert registry_db.champion != newer
+
+
+def test_each_known_user_counts_once(registry_db: DatabaseFixture) -> None:
+    for _ in range(3):
+        monitor(registry_db, ratings(registry_db.champion, 0.8))
+    newer = promoted(registry_db, "r1")
+    result = monitor(registry_db, ratings(newer, -1.0, USERS[:10] * 30))
+    assert result.evidence is not None
+    assert result.evidence.pairs == 10
+    assert registry_db.champion == newer
+
+
+def test_user_counts_once_known_after_an_unknown_rating(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    monitor(registry_db, [feedback(base, 1.0, "dee")])
+    monitor(registry_db, [feedback(base, 1.0, "dee")], now=NOW + timedelta(days=1))
+    rewards = registry_db.run(lambda session: known_live_rewards(session, "support", base))
+    assert (list(rewards), stored(registry_db)) == ([1.0], 2)
+
+
+def test_forgotten_user_is_unknown_again(registry_db: DatabaseFixture) -> None:
+    base, ann = registry_db.champion, user_author_id("support", "user 1")
+    monitor(registry_db, [feedback(base, 1.0, "user 1")])
+    assert ann in who_rated(registry_db)
+    forget = WithdrawalRequested(
+        event_id="forget",
+        occurred_at=NOW,
+        model="support",
+        shard=0,
+        user_id="user 1",
+        forgotten="asked",
+        received=Position(topic=FEEDBACK_RECEIVED, partition=0, offset=0),
+    )
+    before_and_after = (feedback(base, 1.0, "user 2"), forget, feedback(base, 0.5, "user 1"))
+    registry_db.run(lambda session: monitor_live_rewards(session, MODEL, before_and_after, NOW))
+    assert stored(registry_db) == 3
+    known = registry_db.run(lambda session: known_live_rewards(session, "support", base))
+    assert list(known) == [1.0, 1.0], "what was decided stays"
+    assert registry_db.run(lambda session: first_seen(session, "support", ann)) == NOW
+    registry_db.run(lambda session: forget_user(session, "support", ann))
+    assert ann not in who_rated(registry_db)
+
+
+def test_users_without_feedback_for_long_are_deleted(registry_db: DatabaseFixture) -> None:
+    monitor(registry_db, [feedback(None, 1.0, USERS[0])], now=NOW + timedelta(days=50))
+    monitor(registry_db, [feedback(None, 1.0, "somebody new")], now=NOW + timedelta(days=100))
+    users = registry_db.run(lambda session: session.scalars(select(FeedbackUserRow.who)).all())
+    assert set(users) == {user_author_id("support", user) for user in (USERS[0], "somebody new")}
 
 
 def test_one_user_does_not_cause_a_rollback(registry_db: DatabaseFixture) -> None:

@@ -4,6 +4,7 @@ invariants.
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 import services.registry.store.migrations
 from services.registry.handlers import checkpoint_saved, model_declared
@@ -23,6 +25,7 @@ from services.registry.store.tables import (
     AdapterRemovalDoneRow,
     AdapterRemovalRow,
     AuditRow,
+    FeedbackUserRow,
     OutcomeRow,
     TableBase,
     VersionRow,
@@ -156,6 +159,36 @@ def test_database_older_than_migrations_is_adopted(
     migrate(fresh)
     assert columns_and_indexes(engine) == columns_and_indexes(fresh)
     fresh.dispose()
+    engine.dispose()
+
+
+def test_users_of_earlier_releases_are_taken_over(engine: Engine) -> None:
+    """They are known since the first version that they rated."""
+    migrate(engine, "0015")
+    fill(engine)
+    created = ["2026-07-01 12:00:00", "2026-07-02 12:00:00"]
+    with engine.begin() as connection:
+        for number, at in enumerate(created):
+            connection.execute(
+                text(
+                    "INSERT INTO versions (model, name, number, created_at, model_digest, probes) "
+                    f"VALUES ('m', 'v{number}', {number}, '{at}', 'd', '[]')"
+                )
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO live_rewards (id, model, version, feedback_id, who, known, reward,"
+                    f" move) VALUES ({100 + number}, 'm', 'v{number}', 'f{number}', 'ann', TRUE, 1,"
+                    " 1)"
+                )
+            )
+    migrate(engine)
+    with Session(engine) as session:
+        (row,) = session.scalars(select(FeedbackUserRow))
+        assert (row.model, row.who) == ("m", "ann")
+        assert [row.first_seen, row.last_seen] == [
+            datetime.fromisoformat(f"{at}+00:00") for at in created
+        ]
     engine.dispose()
 
 
