@@ -31,6 +31,7 @@ Token = Annotated[
         help="Registry token; default for a local registry: the state folder's token.",
     ),
 ]
+Reason = Annotated[str, typer.Option(help="Stored in the history.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # The services of `ratchet up` read the same variables.
@@ -43,6 +44,7 @@ TrainerPort = Annotated[int, typer.Option(envvar="RATCHET_TRAINER_PORT")]
 RegistryPort = Annotated[int, typer.Option(envvar="RATCHET_REGISTRY_PORT")]
 BuilderPort = Annotated[int, typer.Option(envvar="RATCHET_BUILDER_PORT")]
 
+DEFAULT_REASON = "by hand"
 DEFAULT_BOOTSTRAP_SERVERS = f"127.0.0.1:{Ports.kafka}"
 DEFAULT_STATE = Path(".ratchet")
 DEFAULT_REGISTRY = local_url(Ports.registry)

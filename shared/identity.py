@@ -27,6 +27,11 @@ def batch_identity(model: str, shard: int, number: int) -> str:
     return identity(model, shard, number)
 
 
+def run_identity(batch_id: str) -> str:
+    """Return the id of a batch's run: the same for every trainer and every attempt."""
+    return identity("run", batch_id)
+
+
 def prompt_identity(messages: Iterable[Message]) -> str:
     """Hash a prompt; prompts that differ only in whitespace and case get the same hash."""
     return identity(

@@ -1,8 +1,8 @@
 """`ratchet runs`, `ratchet pause` and `ratchet resume`: training runs as the registry knows them,
-and pauses of training.
+and the control of training.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from pydantic import JsonValue
@@ -10,7 +10,16 @@ from pydantic import JsonValue
 from ratchet import console
 from ratchet.cli.status_report import pause_text
 from ratchet.local_stack.token_store import token_for
-from ratchet.options import DEFAULT_REGISTRY, DEFAULT_STATE, Json, Registry, State, Token
+from ratchet.options import (
+    DEFAULT_REASON,
+    DEFAULT_REGISTRY,
+    DEFAULT_STATE,
+    Json,
+    Reason,
+    Registry,
+    State,
+    Token,
+)
 from ratchet.registry_client import RegistryClient
 
 _SETS = {
@@ -22,7 +31,7 @@ _SETS = {
 
 pauses = typer.Typer()
 
-runs = typer.Typer(no_args_is_help=True, help="List and show training runs.")
+runs = typer.Typer(no_args_is_help=True, help="List, show, cancel and resume training runs.")
 
 
 @runs.command("list")
@@ -33,30 +42,36 @@ def list_runs(
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Show the training runs of a model, newest first."""
+    """Show the training runs of a model, newest first, with waiting ones at the top."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         items = client.get_all(f"/api/models/{model}/runs")
-        paused = pause_text(client.get(f"/api/models/{model}"))
+        shown = client.get(f"/api/models/{model}")
     if json:
         console.print_json({"items": items})
         return
     console.print_table(
         ("run", "lane", "started", "state", "step", "parent", "version", "reason"),
         [
-            (
-                run["run_id"],
-                run["lane"],
-                run["started_at"],
-                run["state"],
-                _step(run),
-                run["parent_version"],
-                run["version"],
-                run["reason"],
-            )
-            for run in items
+            *(
+                (run_id, "", "", "waiting", "", "", "", "")
+                for run_id in reversed(shown["waiting_runs"])
+            ),
+            *(
+                (
+                    run["run_id"],
+                    run["lane"],
+                    run["started_at"],
+                    run["state"],
+                    _step(run),
+                    run["parent_version"],
+                    run["version"],
+                    run["reason"],
+                )
+                for run in items
+            ),
         ],
     )
-    if paused:
+    if paused := pause_text(shown):
         console.print_text(paused)
 
 
@@ -95,10 +110,53 @@ def show_run(
         )
 
 
+@runs.command("cancel")
+def cancel_run(
+    run_id: str,
+    reason: Reason = DEFAULT_REASON,
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
+) -> None:
+    """Cancel a run that has no outcome yet, started or not. Training stops after its
+    current step and keeps its checkpoint; the next batch is trained.
+    """
+    _change_run(run_id, "cancel", reason, registry, token_for(registry, state, token), json)
+
+
+@runs.command("resume")
+def resume_run(
+    run_id: str,
+    reason: Reason = DEFAULT_REASON,
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
+) -> None:
+    """Resume a cancelled run: from its checkpoint, or from its start if the champion or the data
+    have changed.
+    """
+    _change_run(run_id, "resume", reason, registry, token_for(registry, state, token), json)
+
+
+def _change_run(
+    run_id: str, change: str, reason: str, registry: str, token: str | None, json: bool
+) -> None:
+    with RegistryClient(registry, token) as client:
+        run = client.post(f"/api/runs/{run_id}/{change}", {"reason": reason})
+    if json:
+        console.print_json(run)
+        return
+    state = run["state"]
+    details = run["reason"] if state == "cancelled" else f"not cancelled, its state is {state}"
+    console.print_text(f"run {run_id} is {details}")
+
+
 @pauses.command()
 def pause(
     model: str,
-    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    reason: Reason = DEFAULT_REASON,
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
@@ -113,7 +171,7 @@ def pause(
 @pauses.command()
 def resume(
     model: str,
-    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    reason: Reason = DEFAULT_REASON,
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,

@@ -9,7 +9,16 @@ import typer
 
 from ratchet import console
 from ratchet.local_stack.token_store import token_for
-from ratchet.options import DEFAULT_REGISTRY, DEFAULT_STATE, Json, Registry, State, Token
+from ratchet.options import (
+    DEFAULT_REASON,
+    DEFAULT_REGISTRY,
+    DEFAULT_STATE,
+    Json,
+    Reason,
+    Registry,
+    State,
+    Token,
+)
 from ratchet.registry_client import RegistryClient
 
 versions = typer.Typer()
@@ -105,7 +114,7 @@ def rollback(
     to: Annotated[
         str | None, typer.Option(help="The version to serve; default: the previous one.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    reason: Reason = DEFAULT_REASON,
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
@@ -123,7 +132,7 @@ def promote(
     version: Annotated[
         str | None, typer.Option(help="The version to serve; default: the challenger.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    reason: Reason = DEFAULT_REASON,
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
@@ -138,7 +147,7 @@ def promote(
 @versions.command()
 def hold(
     model: str,
-    reason: Annotated[str, typer.Option(help="Stored in the history.")],
+    reason: Reason,
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
@@ -151,7 +160,7 @@ def hold(
 @versions.command()
 def release(
     model: str,
-    reason: Annotated[str, typer.Option(help="Stored in the history.")],
+    reason: Reason,
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from services.registry.lifecycle import registration_result, version_name
 from services.registry.rollout.canary_trial import begin_trial
 from services.registry.run_records import (
+    CANCELLED,
     FINAL_STATES,
+    INACTIVE_STATES,
     get_or_create_run,
     new_version,
     record_outcome,
@@ -153,7 +155,7 @@ def training_progressed(
     run.updated_at = context.now
     if event.phase == "training":
         run.step, run.total_steps = max(run.step, event.step), event.total_steps
-    if run.state not in FINAL_STATES:
+    if run.state not in INACTIVE_STATES:
         run.state = event.phase
     if event.loss is not None:
         point = RunPointRow(
@@ -221,7 +223,8 @@ def _register(
     session: Session, event: CheckpointSaved, context: HandlerContext
 ) -> _Registration | None:
     """Record the outcome of a candidate's evaluation and make the candidate a challenger. None if
-    that evaluation, or a later one, is on record. Raises ContractViolation.
+    that evaluation, or a later one, is on record. The candidate of a cancelled run waits for an
+    operator. Raises ContractViolation.
     """
     now, canary = context.now, context.canary
     row = lock_aliases(session, event.model)
@@ -240,11 +243,11 @@ def _register(
     version = version or new_version(session, event, now)
     evidence = verdict_evidence(event)
     trial = canary_trial_of(session, event.model)
-    on_hold = hold_of(session, event.model) is not None
+    on_hold, was_cancelled = hold_of(session, event.model) is not None, run.state == CANCELLED
     result = registration_result(
         to_aliases(row),
         event.verdict.baseline_version,
-        on_hold,
+        on_hold or was_cancelled,
         by_canary=bool(canary or trial),
     )
     reason = f"run {event.run_id}, evaluation {event.evaluation}"
@@ -267,8 +270,8 @@ def _register(
             f"{champion}"
         )
     if result == "held":
-        run.reason = _held_reason(trial, on_hold)
-    if canary and trial is None and result == "held" and not on_hold:
+        run.reason = _held_reason(trial, on_hold, was_cancelled)
+    if canary and trial is None and result == "held" and not (on_hold or was_cancelled):
         begin_trial(session, version, champion, canary, now)
     registered = version_registered(version, event.evaluation, result, champion, now)
     return _Registration(version, registered, evidence)
@@ -303,7 +306,12 @@ def training_rolled_back(
     return []
 
 
-def _held_reason(trial: CanaryTrialRow | None, on_hold: bool) -> str:
+def _held_reason(trial: CanaryTrialRow | None, on_hold: bool, was_cancelled: bool) -> str:
+    if was_cancelled:
+        return (
+            "the run had its outcome before the trainer read that it was cancelled; this version "
+            "waits until an operator promotes it"
+        )
     if trial is not None:
         return (
             f"{trial.version} is on a canary trial; the next run trains on this run's batch again, "

@@ -79,6 +79,7 @@ class DecisionReport:
                 "training controlled",
                 decision=type(event).__name__,
                 model=event.model,
+                run=getattr(event, "run_id", None),
                 actor=event.actor,
                 reason=event.reason,
             )

@@ -13,6 +13,12 @@ from shared.identity import identity
 FINAL_STATES = frozenset({"promoted", "held", "rejected", "inconclusive", "failed"})
 """States of a run that do not change any more."""
 
+CANCELLED = "cancelled"
+"""State of a run that an operator has cancelled; it may be resumed."""
+
+INACTIVE_STATES = FINAL_STATES | {CANCELLED}
+"""States of a run that nothing works on."""
+
 
 def get_or_create_run(
     session: Session, run_id: str, model: str, batch_id: str, at: datetime

@@ -97,7 +97,12 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
         health.mark_ready()
         log.info("ready", models=sorted(models.files))
         queue = BatchQueue(
-            trainer.wait_of, trainer.refresh, consumer.owns, consumer.commit, runtime
+            trainer.wait_of,
+            trainer.refresh,
+            consumer.owns,
+            consumer.commit,
+            runtime,
+            resumed=trainer.resumed_batches,
         )
         async with (
             aclosing(consumer.records()) as records,

@@ -1,16 +1,18 @@
 """Trainer: brings one announced batch at a time to its outcome and the registry's answer."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 
-from services.trainer.batch_queue import Wait
+from services.trainer.batch_queue import ResumedBatch, Wait
 from services.trainer.bus_view.view import BusView, EvaluationInputs
 from services.trainer.errors import RunInterrupted
 from services.trainer.machine.bases import LocalBase
-from services.trainer.run.batch_job import BatchJob, run_facts, run_id_of, settled
+from services.trainer.run.batch_job import BatchJob, run_facts, settled
 from services.trainer.run.handoff import RunHandoff
 from services.trainer.run.outcome_publisher import OutcomePublisher
 from services.trainer.run.progress import ProgressReporter
+from services.trainer.run.resumption import discard_outdated_state
 from services.trainer.run.supervision import OwnershipCheck, RunSupervisor
 from services.trainer.run.training_run import TrainingRun
 from services.trainer.run_folder import Outcome, WorkFolder
@@ -24,6 +26,7 @@ from shared.config.training import TrainingConfig
 from shared.errors import Unprocessable
 from shared.events import BatchReady, TrainingRolledBack
 from shared.failpoints import reach
+from shared.identity import run_identity
 from shared.kafka.topic_reader import TopicReader
 from shared.messaging.bus import Producer, Record
 from shared.messaging.codec import decode
@@ -90,15 +93,15 @@ class Trainer:
         """Return the wait of a batch as of the last refresh; None if the batch may be handled now.
 
         It waits while training of its model is paused and while the window of its lane is closed.
-        A run that has started continues at any time. Records that are not a batch of a declared
-        model do not wait either.
+        A run that has started continues at any time, unless it was cancelled and resumed. Cancelled
+        runs, and records that are not a batch of a declared model, do not wait.
         """
         try:
             batch = decode(record.value, record.headers, BatchReady).event
             lane = self._models.get(batch.model).lanes.get(batch.lane)
         except Unprocessable:
             return None
-        run_id, now = run_id_of(batch), self._runtime.clock.now()
+        run_id, now = run_identity(batch.batch_id), self._runtime.clock.now()
         pause, window = self._view.pause_of(batch.model), lane.window if lane else None
         if pause is not None:
             wait = Wait(f"training paused by {pause.actor}: {pause.reason}")
@@ -106,12 +109,18 @@ class Trainer:
             wait = Wait("training window closed", window.next_open(now))
         else:
             return None
-        if self._work.run(run_id).plan() is not None or self._view.run(run_id).has_ended:
-            return None
-        return wait
+        run = self._view.run(run_id)
+        has_started = self._work.run(run_id).plan() is not None and run.resumption is None
+        is_over = run.has_ended or self._view.is_cancelled(run_id)
+        return None if has_started or is_over else wait
+
+    def resumed_batches(self) -> Iterator[ResumedBatch]:
+        """Yield the batches of runs that are resumed and have not ended, as of the last refresh."""
+        return self._view.resumed_batches()
 
     async def handle(self, record: Record, is_owner: OwnershipCheck) -> None:
-        """Bring a batch to its outcome and wait for the registry's answer.
+        """Bring a batch to its outcome and wait for the registry's answer, or until an operator
+        cancels its run.
 
         Raises PartitionLost, and publishes nothing from then on, once `is_owner` returns False.
         """
@@ -133,22 +142,30 @@ class Trainer:
                 )
                 handoff = RunHandoff(self._store, folder, batch.model, log, metrics)
                 job = BatchJob(facts, folder, handoff, record.timestamp, is_owner, log, span)
-                await self._supervisor.run(self._complete(job), is_owner)
+                cancellation = self._view.wait_for_cancellation(facts.run_id)
+                await self._supervisor.run(self._complete(job), is_owner, cancellation)
+                if self._view.is_cancelled(facts.run_id):
+                    self._publisher.report_cancelled(job)
         finally:
             metrics.set("ratchet_training_in_progress", 0, model=batch.model)
 
     async def _complete(self, job: BatchJob) -> None:
         await self._run_until_answered(job)
         await reach("trainer.ended")
-        await asyncio.to_thread(self._discard, job)
+        if not self._view.is_cancelled(job.facts.run_id):
+            await asyncio.to_thread(self._discard, job)
 
     async def _run_until_answered(self, job: BatchJob) -> None:
-        """Train and evaluate until the run has ended: rolled back, or answered by the registry."""
+        """Train and evaluate until the run has ended: rolled back, answered by the registry, or
+        cancelled.
+        """
         run_id, batch = job.facts.run_id, job.facts.batch
         inputs = await self._view.evaluation_inputs(batch.model, run_id, job.log)
         published = self._view.run(run_id)
         if published.has_ended:
             job.log.info("run already ended")
+            return
+        if self._view.is_cancelled(run_id):
             return
         run = await self._start(job, inputs)
         evaluation = 1
@@ -158,6 +175,8 @@ class Trainer:
                 outcome = outcome or await run.outcome(evaluation, inputs)
             except RunInterrupted as interrupted:
                 job.log.info("interrupted", step=interrupted.step)
+                if self._view.is_cancelled(run_id):
+                    return
                 await self._supervisor.suspend()
                 continue
             is_open = await self._publisher.publish_once(outcome, job)
@@ -170,9 +189,16 @@ class Trainer:
             inputs = await self._view.evaluation_inputs(batch.model, run_id, job.log)
 
     async def _start(self, job: BatchJob, inputs: EvaluationInputs) -> TrainingRun:
-        """Start a run, from the state that a previous owner has handed off if there is any."""
+        """Start a run, from the state that a previous owner has handed off if there is any, or that
+        a resumed run had when it was cancelled.
+        """
         champion, examples = inputs.champion.version, job.facts.batch.counts.training
         job.log.info("run started", champion=champion, examples=examples)
+        run = self._view.run(job.facts.run_id)
+        if run.resumption is not None and not run.checkpoints:
+            discard = discard_outdated_state
+            if await asyncio.to_thread(discard, job.folder, job.handoff, inputs):
+                job.log.info("resumed run begins again: the champion or its data have changed")
         if await asyncio.to_thread(job.handoff.fetch):
             job.log.info("run state fetched from the object store")
         session = self._session(job.facts.model, job.facts.configuration)
@@ -188,6 +214,7 @@ class Trainer:
             job.log,
             job.span.headers,
             job.handoff.upload_newest,
+            run.resumption,
         )
         return TrainingRun(
             job, self._models, self._store, self._work, session, progress, self._runtime

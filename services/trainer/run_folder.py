@@ -172,6 +172,16 @@ class RunFolder:
         """Return the digests of the adapter's files by name."""
         return {name: digest_of(data) for name, data in adapter_files(self.adapter).items()}
 
+    def discard(self) -> None:
+        """Delete everything of an unfinished run, which then begins again. The plan is the last to
+        go: what is left of an interrupted deletion belongs to it.
+        """
+        self.discard_working_files()
+        for record in (*self.path.glob("outcome-*.json"), *self.path.glob("**/trained.json")):
+            record.unlink()
+        (self.path / "retry.json").unlink(missing_ok=True)
+        (self.path / "plan.json").unlink(missing_ok=True)
+
     def discard_working_files(self) -> None:
         """Delete the adapter and the checkpoints of a run that has ended; its records remain."""
         for attempt in (self.path, self.path / "retry"):

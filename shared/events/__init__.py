@@ -18,7 +18,15 @@ from shared.events.base import (
     Reward,
     Share,
 )
-from shared.events.controls import ControlEvent, TrainingPaused, TrainingResumed
+from shared.events.controls import (
+    ControlEvent,
+    PauseEvent,
+    RunCancelled,
+    RunControlEvent,
+    RunResumed,
+    TrainingPaused,
+    TrainingResumed,
+)
 from shared.events.feedback import (
     FeedbackReceived,
     FeedbackScored,
@@ -83,6 +91,8 @@ EVENTS: tuple[type[Event], ...] = (
     BatchReady,
     TrainingPaused,
     TrainingResumed,
+    RunCancelled,
+    RunResumed,
     TrainingProgressed,
     CheckpointSaved,
     TrainingRolledBack,
@@ -120,6 +130,7 @@ __all__ = [
     "Name",
     "Objective",
     "OffsetRange",
+    "PauseEvent",
     "Phase",
     "PolicyRef",
     "Position",
@@ -131,7 +142,10 @@ __all__ = [
     "RequestState",
     "Reward",
     "RewardPart",
+    "RunCancelled",
+    "RunControlEvent",
     "RunMetrics",
+    "RunResumed",
     "Share",
     "TrainingPaused",
     "TrainingProgressed",

@@ -14,6 +14,8 @@ from shared.events import (
     ExamplesWithdrawn,
     FeedbackReceived,
     FeedbackScored,
+    RunCancelled,
+    RunResumed,
     TrainingPaused,
     TrainingProgressed,
     TrainingRequestAnswered,
@@ -185,11 +187,11 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         timedelta(days=365),
         4,
     ),
-    # Never deleted: a pause holds however old it is.
+    # Never deleted: a pause or a cancellation holds however old it is.
     Topic(
         TRAINING_CONTROLS,
         "model",
-        (TrainingPaused, TrainingResumed),
+        (TrainingPaused, TrainingResumed, RunCancelled, RunResumed),
         "registry",
         ("trainer",),
         None,

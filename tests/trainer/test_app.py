@@ -55,6 +55,7 @@ from shared.events import (
     Position,
     ProbeToken,
     TrainingPaused,
+    TrainingProgressed,
     TrainingResumed,
     TrainingRolledBack,
     VersionPromoted,
@@ -295,7 +296,7 @@ class World:
 
     def events(self, topic: str) -> list[Event]:
         return [
-            decode(record.value, record.headers, *VIEW_EVENTS).event
+            decode(record.value, record.headers, *VIEW_EVENTS, TrainingProgressed).event
             for record in self.bus.topics.get(topic, [])
         ]
 

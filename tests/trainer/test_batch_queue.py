@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from services.trainer.batch_queue import BatchQueue, Wait
+from services.trainer.batch_queue import BatchQueue, ResumedBatch, Wait
 from shared.clock import ManualClock
 from shared.config.training_window import TrainingWindow
 from shared.errors import BusUnavailable
@@ -41,6 +41,7 @@ class Partition:
     paused: frozenset[bytes] = frozenset()
     seen_paused: frozenset[bytes] = frozenset()
     unavailable: int = 0
+    resumed: list[ResumedBatch] = field(default_factory=list)
 
     async def records(self) -> AsyncGenerator[Record, None]:
         offset = self.committed
@@ -76,6 +77,7 @@ class Partition:
             self.commit,
             runtime_of("trainer", self.clock, self.metrics),
             RetryPolicy(seconds=0.005),
+            resumed=lambda: self.resumed,
         )
 
         async def handle() -> None:
@@ -191,3 +193,36 @@ async def test_a_record_waits_for_the_state_to_be_readable() -> None:
     partition = Partition([record(0)], paused=frozenset({b"day"}), unavailable=1)
     await partition.run()
     assert (partition.handled, partition.seen_paused) == ([], frozenset({b"day"}))
+
+
+async def test_resumed_batch_is_handled_and_moves_no_offset() -> None:
+    """Batch 1 was committed long ago. It waits for its window, then is handled once for each
+    resumption, whether its run ends or not; `commit` checks that no offset decreases.
+    """
+    partition = Partition([record(0), record(1, b"night"), record(2), record(3)])
+    partition.committed = 3
+    partition.resumed = [ResumedBatch(partition.log[1], 2)]
+    await partition.run()
+    assert (partition.handled, partition.committed) == ([3], 4)
+    partition.clock.advance(14 * 3600)
+    await partition.run()
+    assert (partition.handled, partition.committed) == ([3, 1], 4)
+
+
+async def test_each_resumption_is_handled_once() -> None:
+    """The state lists a resumed run until it has ended; in the dead letters it never does."""
+    partition = Partition([record(0), record(1)], committed=2)
+    partition.resumed = [ResumedBatch(partition.log[0], 2)]
+    running = asyncio.create_task(partition.run(0.6))
+    await asyncio.sleep(0.2)
+    assert partition.handled == [0]
+    partition.resumed = [ResumedBatch(partition.log[0], 4)]
+    await running
+    assert partition.handled == [0, 0]
+
+
+async def test_resumed_batch_of_another_owner_is_left_to_it() -> None:
+    partition = Partition([record(0)], committed=1, is_owned=False)
+    partition.resumed = [ResumedBatch(partition.log[0], 2)]
+    await partition.run()
+    assert partition.handled == []

@@ -20,12 +20,16 @@ ACTOR = "operator"
 Reason = Annotated[str, Field(min_length=1, max_length=2000, description="reason for the history")]
 
 
-class HoldRequest(BaseModel):
-    """Request to put a model on hold or to release it."""
+class ReasonedRequest(BaseModel):
+    """Request with nothing but its reason."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: Reason
+
+
+class HoldRequest(ReasonedRequest):
+    """Request to put a model on hold or to release it."""
 
 
 def routes(registry: Registry) -> APIRouter:

@@ -15,6 +15,7 @@ from services.registry.api.pagination import UnknownCursor
 from services.registry.api.schemas import CurrentAliases
 from services.registry.lifecycle import IllegalMove
 from services.registry.store.database import UnstorableValue
+from services.registry.training_controls import RunControlRefused, UnknownRun
 from services.registry.training_requests import (
     TrainingRequestRefused,
     UnknownTrainingRequest,
@@ -23,10 +24,6 @@ from services.registry.training_requests import (
 from services.registry.versions.moves import AdapterRemoved, NoMoveTarget, UnknownVersion
 from shared.errors import RatchetError, Unavailable, UnknownModel
 from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
-
-
-class UnknownRun(RatchetError):
-    """The registry knows no run with this id."""
 
 
 class AmbiguousVersion(RatchetError):
@@ -59,6 +56,7 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (AdapterRemoved, 409, "adapter removed"),
     (AmbiguousVersion, 409, "ambiguous name"),
     (IllegalMove, 409, "move not allowed"),
+    (RunControlRefused, 409, "run not in a state for this"),
     (KeyInUse, 409, "idempotency key in use"),
     (PreconditionFailed, 412, "precondition failed"),
     (UploadTooLarge, 413, "upload too large"),

@@ -12,13 +12,14 @@ from services.registry.api import pagination as paging
 from services.registry.api.authorization import require_reader
 from services.registry.api.etag import aliases_etag
 from services.registry.api.pagination import Page, page_request
-from services.registry.api.problems import AmbiguousVersion, UnknownRun, problem_responses
+from services.registry.api.problems import AmbiguousVersion, problem_responses
 from services.registry.api.views import View, lineage_view, model_view, run_view, version_view
 from services.registry.app import Registry
 from services.registry.lifecycle import Alias
 from services.registry.store.database import Session
 from services.registry.store.queries import aliases_of, versions_by_name
 from services.registry.store.tables import RunRow, VersionRow
+from services.registry.training_controls import UnknownRun
 from services.registry.versions.moves import UnknownVersion, require_version
 
 Limit = Annotated[int, Query(ge=1, le=paging.MAX_LIMIT, description="maximum number of items")]

@@ -16,7 +16,7 @@ from services.registry.api import (
 )
 from services.registry.api.audit import routes as audit_routes
 from services.registry.api.audit.refusals import RefusalAudit
-from services.registry.api.training import pauses
+from services.registry.api.training import pauses, run_controls
 from services.registry.app import Registry
 from shared.observability.health import Health
 
@@ -46,6 +46,7 @@ def build(
     app.include_router(move_routes.routes(registry))
     app.include_router(holds.routes(registry))
     app.include_router(pauses.routes(registry))
+    app.include_router(run_controls.routes(registry))
     app.include_router(routing.routes(registry))
     app.include_router(audit_routes.routes(registry))
     app.include_router(_probes(health, metrics))

@@ -165,8 +165,9 @@ class WaitingExamples(WaitingStatus):
 
 class Model(ApiModel):
     """A model with its aliases, hold, canary trial, live rewards and deployments. `pause` is set
-    while its training is paused; `waiting_batches` counts the batches whose run has not started.
-    `waiting_examples` is null without a report of the dataset service.
+    while its training is paused; `waiting_batches` counts the batches whose run has not started,
+    `waiting_runs` names these runs, the oldest batch first. `waiting_examples` is null without a
+    report of the dataset service.
     """
 
     model: str
@@ -176,6 +177,7 @@ class Model(ApiModel):
     hold: Hold | None
     pause: Pause | None = None
     waiting_batches: int = 0
+    waiting_runs: list[str] = []
     waiting_examples: WaitingExamples | None = None
     trial: CanaryStatus | None = None
     live: list[LiveRewards]
@@ -245,7 +247,9 @@ class LossPoint(ApiModel):
 
 
 class RunSummary(ApiModel):
-    """A training run. `state` is its phase, then its outcome."""
+    """A training run. `state` is its phase, then its outcome; `cancelled` until a person resumes
+    it, then `waiting` until it starts again.
+    """
 
     run_id: str
     model: str

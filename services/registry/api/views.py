@@ -35,6 +35,7 @@ from services.registry.store.withdrawal_queries import (
 )
 from services.registry.versions.withdrawals import withdrawn_ids_by_version
 from services.registry.waiting_examples import waiting_examples_view
+from shared.identity import run_identity
 
 View = dict[str, Any]
 
@@ -44,7 +45,7 @@ _LIMIT = 200
 def model_view(session: Session, model: str) -> View:
     """Return a model with its aliases, its number of versions and its newest deployments."""
     aliases, hold = aliases_of(session, model), hold_of(session, model)
-    pause = pause_of(session, model)
+    pause, waiting = pause_of(session, model), waiting_batches(session, model)
     newest: dict[str, View] = {}
     for row in deployments_of(session, model, _LIMIT):
         newest.setdefault(row.target, deployment_view(row))
@@ -55,7 +56,8 @@ def model_view(session: Session, model: str) -> View:
         "challenger": aliases.challenger if aliases else None,
         "hold": _hold_view(hold) if hold else None,
         "pause": _pause_view(pause) if pause else None,
-        "waiting_batches": len(waiting_batches(session, model)),
+        "waiting_batches": len(waiting),
+        "waiting_runs": [run_identity(batch.batch_id) for batch in waiting],
         "waiting_examples": waiting_examples_view(session, model),
         "trial": trial_view(session, model),
         "live": [

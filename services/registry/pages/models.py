@@ -8,7 +8,7 @@ from services.registry.api.views import View, model_view, versions_view
 from services.registry.pages.charts import sparkline
 from services.registry.pages.scores import trend, verdict_of, with_scores
 from services.registry.pages.timeline import timeline
-from services.registry.run_records import FINAL_STATES
+from services.registry.run_records import INACTIVE_STATES
 from services.registry.store.database import Session
 from services.registry.store.queries import (
     MeanReward,
@@ -34,7 +34,7 @@ def model_summary_view(session: Session, model: str) -> View:
     return {
         **model_view(session, model),
         "last": next((_last_verdict(run) for run in runs if run.verdict), None),
-        "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
+        "running": [progress_view(run) for run in runs if run.state not in INACTIVE_STATES],
         **_trend(versions),
     }
 
@@ -51,7 +51,7 @@ def model_page_view(session: Session, model: str) -> View:
         **model_view(session, model),
         "all_versions": versions,
         "rewarded": bool(rewards),
-        "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
+        "running": [progress_view(run) for run in runs if run.state not in INACTIVE_STATES],
         "waiting": [_waiting_view(batch) for batch in waiting_batches(session, model)],
         "requests": [
             view_of(session, row) for row in training_requests_of(session, model, _REQUESTS)
@@ -70,7 +70,7 @@ def progress_view(run: RunRow) -> View:
         "batch_id": run.batch_id,
         "lane": run.lane,
         "state": run.state,
-        "ended": run.state in FINAL_STATES,
+        "ended": run.state in INACTIVE_STATES,
         "step": run.step,
         "total_steps": run.total_steps,
         "version": run.version,

@@ -94,6 +94,8 @@ _LABELS = {
     "request_training": "training requested",
     "pause": "training paused",
     "resume": "training resumed",
+    "cancel_run": "run cancelled",
+    "resume_run": "run resumed",
     "undeployed": "deployment failed",
     "reevaluate": "waiting for re-evaluation",
     "exact_match": "exact match",

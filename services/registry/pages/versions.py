@@ -1,6 +1,5 @@
 """Views of a version, a run, a comparison of two versions, and a lineage."""
 
-from services.registry.api.problems import UnknownRun
 from services.registry.api.views import View, audit_view, deployment_view, run_view, version_view
 from services.registry.pages.charts import interval_bars
 from services.registry.pages.differences import answer_of, answer_pairs, differences
@@ -16,6 +15,7 @@ from services.registry.store.queries import (
     versions_of,
 )
 from services.registry.store.tables import BatchRow, RunRow, VersionRow
+from services.registry.training_controls import UnknownRun
 from services.registry.versions.moves import require_version
 from shared.events import Artefact, Verdict
 

@@ -39,6 +39,7 @@ def migrate(engine: Engine, revision: str = HEAD_REVISION) -> None:
         _lock(connection)
         configuration = Config()
         configuration.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        configuration.set_main_option("recursive_version_locations", "true")
         configuration.attributes["connection"] = connection
         _refuse_newer_schema(connection, ScriptDirectory.from_config(configuration))
         command.upgrade(configuration, revision)

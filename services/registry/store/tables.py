@@ -104,7 +104,9 @@ class TrainingRequestRow(TableBase):
 
 
 class RunRow(TableBase):
-    """A training run, one for each batch. `state` is its phase while it runs, then its outcome."""
+    """A training run, one for each batch. `state` is its phase while it runs, then its outcome;
+    `control_number` counts the operators' decisions to cancel or resume it, null if none.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (Index("runs_batch", "model", "batch_id", unique=True),)
@@ -118,6 +120,7 @@ class RunRow(TableBase):
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int] = mapped_column(default=0)
     evaluation: Mapped[int] = mapped_column(default=0)
+    control_number: Mapped[int | None]
     version: Mapped[str | None]
     reason: Mapped[str] = mapped_column(Text, default="")
     advice: Mapped[str] = mapped_column(Text, default="")

@@ -1,6 +1,6 @@
-"""Read model of operators' decisions on training."""
+"""Read model of operators' pauses of training."""
 
-from shared.events import ControlEvent, TrainingPaused
+from shared.events import PauseEvent, TrainingPaused
 
 
 class TrainingControls:
@@ -9,9 +9,9 @@ class TrainingControls:
     """
 
     def __init__(self) -> None:
-        self._newest: dict[str, ControlEvent] = {}
+        self._newest: dict[str, PauseEvent] = {}
 
-    def apply(self, event: ControlEvent) -> None:
+    def apply(self, event: PauseEvent) -> None:
         newest = self._newest.get(event.model)
         if newest is None or event.number > newest.number:
             self._newest[event.model] = event

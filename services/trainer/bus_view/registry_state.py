@@ -1,13 +1,16 @@
 """Read model of registry decisions and trainers' outcomes: a fold over ordered events."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from shared.events import (
     Artefact,
     CheckpointSaved,
     Event,
+    RunCancelled,
+    RunControlEvent,
+    RunResumed,
     TrainingRolledBack,
     VersionPromoted,
     VersionRegistered,
@@ -30,12 +33,19 @@ class PublishedRun:
     """Events of one run by any trainer, and the registry's answers, each by evaluation number.
 
     `has_ended` is true once the run needs no more work: its version was promoted or waits for an
-    operator, or the run was rolled back.
+    operator, or the run was rolled back. `control` is an operator's newest decision on the run.
     """
 
     has_ended: bool = False
+    control: RunControlEvent | None = None
     checkpoints: dict[int, CheckpointSaved] = field(default_factory=dict)
     answers: dict[int, VersionRegistered] = field(default_factory=dict)
+
+    @property
+    def resumption(self) -> int | None:
+        """Number of the decision that resumed the run; None unless that is the newest one."""
+        control = self.control
+        return control.number if isinstance(control, RunResumed) else None
 
 
 class RegistryState:
@@ -61,6 +71,8 @@ class RegistryState:
                     batch := self._batches.get((event.model, event.from_version))
                 ):
                     self._quarantined[event.model].add(batch)
+            case RunCancelled() | RunResumed():
+                self._apply_control(event)
             case VersionWithdrawn():
                 if event.quarantined and event.batch_id is not None:
                     self._quarantined[event.model].add(event.batch_id)
@@ -86,6 +98,11 @@ class RegistryState:
             run.answers[event.evaluation] = event
             run.has_ended = run.has_ended or event.answer != "reevaluate"
 
+    def _apply_control(self, event: RunControlEvent) -> None:
+        run = self._runs[event.run_id]
+        if run.control is None or event.number > run.control.number:
+            run.control = event
+
     def champion(self, model: str) -> Champion | None:
         """Return None until the registry has registered the model's first version."""
         return self._champions.get(model)
@@ -100,6 +117,12 @@ class RegistryState:
     def quarantined_batches(self, model: str) -> Collection[str]:
         """Return the batches that are excluded from training and evaluation."""
         return frozenset(self._quarantined[model])
+
+    def resumptions(self) -> Iterator[tuple[str, int]]:
+        """Yield the resumed runs that have not ended, each with its newest decision's number."""
+        for run_id, run in self._runs.items():
+            if not run.has_ended and (number := run.resumption) is not None:
+                yield run_id, number
 
     def run(self, run_id: str) -> PublishedRun:
         """Return the run's events. Later events are added to the same object."""

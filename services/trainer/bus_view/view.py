@@ -1,10 +1,13 @@
 """Read model of the registry, trainer and dataset events that this trainer depends on."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.trainer.batch_queue import ResumedBatch
+from services.trainer.bus_view.batches import AnnouncedBatches
 from services.trainer.bus_view.controls import TrainingControls
 from services.trainer.bus_view.gate_history import GateHistories
 from services.trainer.bus_view.registry_state import Champion, PublishedRun, RegistryState
@@ -12,14 +15,16 @@ from services.trainer.bus_view.reward_history import RewardHistory
 from services.trainer.bus_view.withdrawals import Withdrawals, WithdrawnExamples
 from services.trainer.gate.budget import GateHistory
 from services.trainer.gate.reward_hacking import CandidateStep
-from shared.errors import ContractViolation, Misconfigured, Undecodable
+from shared.errors import BusUnavailable, ContractViolation, Misconfigured, Undecodable
 from shared.events import (
     Artefact,
     CheckpointSaved,
-    ControlEvent,
     DeploymentFailed,
     Event,
     ExamplesWithdrawn,
+    PauseEvent,
+    RunCancelled,
+    RunResumed,
     TrainingPaused,
     TrainingResumed,
     TrainingRolledBack,
@@ -37,6 +42,7 @@ from shared.messaging.codec import decode
 from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
     MODELS_VERSIONS,
+    TRAINING_BATCHES,
     TRAINING_CHECKPOINTS,
     TRAINING_CONTROLS,
     TRAINING_ROLLBACKS,
@@ -47,6 +53,7 @@ T = TypeVar("T")
 
 VIEW_TOPICS = (
     DATASET_WITHDRAWALS,
+    TRAINING_BATCHES,
     TRAINING_CONTROLS,
     TRAINING_CHECKPOINTS,
     TRAINING_ROLLBACKS,
@@ -56,6 +63,8 @@ VIEW_EVENTS: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
     TrainingPaused,
     TrainingResumed,
+    RunCancelled,
+    RunResumed,
     CheckpointSaved,
     TrainingRolledBack,
     VersionRegistered,
@@ -67,6 +76,7 @@ VIEW_EVENTS: tuple[type[Event], ...] = (
 )
 
 _POLL_SECONDS = 0.2
+_CANCELLATION_POLL_SECONDS = 0.5
 _LOG_EVERY_SECONDS = 30.0
 
 
@@ -89,17 +99,31 @@ class BusView:
     def __init__(self, reader: TopicReader, runtime: Runtime) -> None:
         """`reader` reads `VIEW_TOPICS`."""
         self._registry = RegistryState()
+        self._batches = AnnouncedBatches()
         self._withdrawals = Withdrawals()
         self._controls = TrainingControls()
         self._rewards = RewardHistory()
         self._gates = GateHistories()
         self._reader = reader
         self._runtime = runtime
+        self._refreshing = asyncio.Lock()
+        self._unreadable: Misconfigured | None = None
 
     async def refresh(self) -> None:
-        """Apply the new events. Raises Misconfigured if this trainer cannot read one of them."""
-        for record in await self._reader.read_new():
-            self._apply(record)
+        """Apply the new events. Several tasks may call it at a time: one reads, the others wait.
+        Raises Misconfigured, from then on, if this trainer cannot read one of the events.
+
+        A cancelled caller does not stop the reading: what the reader has returned once, it does not
+        return again.
+        """
+        await asyncio.shield(asyncio.create_task(self._read_new()))
+
+    async def _read_new(self) -> None:
+        async with self._refreshing:
+            if self._unreadable is not None:
+                raise self._unreadable
+            for record in await self._reader.read_new():
+                self._apply(record)
 
     def champion(self, model: str) -> Champion | None:
         """Return None until the registry has registered the model's first version."""
@@ -108,6 +132,27 @@ class BusView:
     def run(self, run_id: str) -> PublishedRun:
         """Return the run's events. Each `refresh` adds to the same object."""
         return self._registry.run(run_id)
+
+    def is_cancelled(self, run_id: str) -> bool:
+        """Return True if the run must not be trained. An outcome that was published before the
+        cancellation was read is valid.
+        """
+        run = self._registry.run(run_id)
+        has_outcome = run.has_ended or bool(run.checkpoints)
+        return isinstance(run.control, RunCancelled) and not has_outcome
+
+    def resumed_batches(self) -> Iterator[ResumedBatch]:
+        """Yield the batches of resumed runs that have not ended."""
+        for run_id, number in self._registry.resumptions():
+            if (record := self._batches.record_of(run_id)) is not None:
+                yield ResumedBatch(record, number)
+
+    async def wait_for_cancellation(self, run_id: str) -> None:
+        """Return as soon as an operator has cancelled the run. An unavailable broker delays it."""
+        while not self.is_cancelled(run_id):
+            await asyncio.sleep(_CANCELLATION_POLL_SECONDS)
+            with suppress(BusUnavailable):
+                await self.refresh()
 
     def pause_of(self, model: str) -> TrainingPaused | None:
         """Return the pause of a model's training, None if it is not paused."""
@@ -147,12 +192,18 @@ class BusView:
         return answer
 
     def _apply(self, record: Record) -> None:
+        if record.topic == TRAINING_BATCHES:
+            self._batches.apply(record)
+            return
         try:
             event = decode(record.value, record.headers, *VIEW_EVENTS).event
         except ContractViolation as error:
             # Continuing could train from an outdated champion or on withdrawn examples.
             where = f"{record.topic}-{record.partition}@{record.offset}"
-            raise Misconfigured(f"{where}: {error}; run services of compatible versions") from error
+            self._unreadable = Misconfigured(
+                f"{where}: {error}; run services of compatible versions"
+            )
+            raise self._unreadable from error
         except Undecodable as error:
             self._runtime.log.warning(
                 "unknown event skipped",
@@ -163,7 +214,7 @@ class BusView:
             return
         if isinstance(event, ExamplesWithdrawn):
             self._withdrawals.apply(event, record.position)
-        elif isinstance(event, ControlEvent):
+        elif isinstance(event, PauseEvent):
             self._controls.apply(event)
         else:
             self._registry.apply(event)

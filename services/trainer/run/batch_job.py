@@ -17,14 +17,9 @@ from shared.config.training import TrainingConfig
 from shared.errors import ContractViolation, Misconfigured
 from shared.events import BatchReady
 from shared.events.hyperparameters import Configuration
-from shared.identity import identity
+from shared.identity import run_identity
 from shared.logs import Log
 from shared.observability.tracing import Span
-
-
-def run_id_of(batch: BatchReady) -> str:
-    """Return the id of a batch's run: the same for every trainer and every attempt."""
-    return identity("run", batch.batch_id)
 
 
 def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
@@ -39,7 +34,7 @@ def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
             configuration = configuration.with_values(batch.hyperparameters)
         except Misconfigured as error:
             raise ContractViolation(str(error), "hyperparameters") from error
-    return RunFacts(run_id_of(batch), batch, model, configuration, base)
+    return RunFacts(run_identity(batch.batch_id), batch, model, configuration, base)
 
 
 async def settled(

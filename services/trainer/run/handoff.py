@@ -112,6 +112,11 @@ class RunHandoff:
         self._uploaded = progress if previous is None else max(progress, previous.progress)
         return is_newer
 
+    def plan(self) -> RunPlan | None:
+        """Return the plan in the object store, None without one."""
+        state = self._read()
+        return state.plan if state else None
+
     def fetch(self) -> bool:
         """Download the state of the run if it is newer than the local one. Return True if it was.
 

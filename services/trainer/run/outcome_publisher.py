@@ -21,7 +21,8 @@ class OutcomePublisher:
         self._runtime = runtime
 
     async def publish_once(self, outcome: Outcome, job: BatchJob) -> bool:
-        """Publish an outcome unless a trainer already has. Return False if the run has ended.
+        """Publish an outcome unless a trainer already has. Return False if the run has ended, or
+        was cancelled.
 
         A worker that paused for longer than its session may believe that it owns the batch until
         its next heartbeat; the topics are authoritative. Raises PartitionLost if another trainer
@@ -34,6 +35,8 @@ class OutcomePublisher:
         if run.has_ended:
             job.log.info("run already ended by another trainer")
             return False
+        if self._view.is_cancelled(outcome.run_id):
+            return False
         if outcome.evaluation not in run.checkpoints:
             is_checkpoint = isinstance(outcome, CheckpointSaved)
             topic = TRAINING_CHECKPOINTS if is_checkpoint else TRAINING_ROLLBACKS
@@ -41,6 +44,18 @@ class OutcomePublisher:
             self._report(outcome, job)
             await reach("trainer.published")
         return True
+
+    def report_cancelled(self, job: BatchJob) -> None:
+        """Report the end of a run that an operator has cancelled."""
+        job.span.set_attributes(outcome="cancelled")
+        model = job.facts.batch.model
+        self._runtime.metrics.count("ratchet_training_runs_total", model=model, outcome="cancelled")
+        control = self._view.run(job.facts.run_id).control
+        job.log.info(
+            "run cancelled",
+            actor=control.actor if control else None,
+            reason=control.reason if control else None,
+        )
 
     def _report(self, outcome: Outcome, job: BatchJob) -> None:
         name = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
@@ -55,7 +70,10 @@ class OutcomePublisher:
     def _update_metrics(self, outcome: Outcome, name: str, job: BatchJob) -> None:
         metrics, verdict, model = self._runtime.metrics, outcome.verdict, outcome.model
         metrics.count("ratchet_training_runs_total", model=model, outcome=name)
-        if verdict and outcome.evaluation == 1 and job.announced_at is not None:
+        # The time for which a run was cancelled is not the trainer's.
+        was_resumed = self._view.run(outcome.run_id).resumption is not None
+        is_first = outcome.evaluation == 1 and not was_resumed
+        if verdict and is_first and job.announced_at is not None:
             seconds = (self._runtime.clock.now() - job.announced_at).total_seconds()
             metrics.observe(
                 "ratchet_training_verdict_seconds", seconds, model=model, lane=outcome.lane

@@ -23,7 +23,7 @@ LOG_EVERY_STEPS = 10
 MIN_EVENT_SECONDS = 0.5
 """Minimum time between two events of a phase; the first and the last step are always published."""
 
-OUTCOMES = ("promotable", "rejected", "inconclusive", "failed")
+OUTCOMES = ("promotable", "rejected", "inconclusive", "failed", "cancelled")
 
 _STEP_FIELDS = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds_left"}
 
@@ -52,10 +52,12 @@ class ProgressReporter:
         log: Log,
         trace_headers: Headers = (),
         after_step: Callable[[], Awaitable[None]] | None = None,
+        resumption: int | None = None,
     ) -> None:
         """`log` is bound to the run; `trace_headers` are added to each event's headers;
-        `after_step` is called after each training step is reported. `attempt` is the number of the
-        run's current attempt.
+        `after_step` is called after each training step is reported; `resumption` is the number of
+        the operator's decision that resumed the run. `attempt` is the number of the run's current
+        attempt.
         """
         self._batch = batch
         self._run_id = run_id
@@ -66,6 +68,7 @@ class ProgressReporter:
         self._log = log
         self._trace_headers = trace_headers
         self._after_step = after_step
+        self._resumption = () if resumption is None else (f"resumed {resumption}",)
         self.attempt = 1
         self._phase: Phase | None = None
         self._phase_started_at = self._published_at = self._clock.monotonic()
@@ -157,7 +160,8 @@ class ProgressReporter:
 
     def _event_id(self, phase: Phase, step: int, total: int) -> str:
         attempt = () if self.attempt == 1 else (self.attempt,)
-        return identity("TrainingProgressed", self._run_id, phase, step, total, *attempt)
+        of_run = ("TrainingProgressed", self._run_id, phase, step, total)
+        return identity(*of_run, *attempt, *self._resumption)
 
 
 def _rounded(value: int | float) -> int | float:

@@ -1,4 +1,5 @@
-"""Pausing a run for a rebalance or a shutdown, so that it resumes here or on its next owner.
+"""Pausing a run for a rebalance or a shutdown, so that it resumes here or on its next owner; ending
+a run that an operator cancels.
 
 Only training saves a checkpoint; all other steps are cheap to repeat.
 """
@@ -25,21 +26,48 @@ class RunSupervisor:
         self._may_continue = asyncio.Event()
         self._may_continue.set()
 
-    async def run(self, work: Coroutine[Any, Any, None], is_owner: OwnershipCheck) -> None:
-        """Do the work of a run. Raises PartitionLost if another worker owns the run before its
-        end.
+    async def run(
+        self,
+        work: Coroutine[Any, Any, None],
+        is_owner: OwnershipCheck,
+        cancellation: Coroutine[Any, Any, None],
+    ) -> None:
+        """Do the work of a run until its end, or until `cancellation` returns; training then saves
+        a checkpoint. Raises the errors of both, and PartitionLost if another worker owns the run
+        before its end.
         """
         self._work, self._is_owner, self._is_lost = asyncio.create_task(work), is_owner, False
         self._suspended.clear()
+        watching = asyncio.create_task(self._end_after(cancellation, self._work))
         try:
             await self._work
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if self._is_lost and not (current and current.cancelling()):
+            if current and current.cancelling():
+                raise
+            if self._is_lost:
                 raise PartitionLost("a rebalance assigned the run to another worker") from None
-            raise
+            # The watching task cancelled the work: after a cancellation, or with an error.
+            await watching
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            self._suspended.set()  # a pause that waits for the checkpoint ends with the work
             self._work = self._is_owner = None
+
+    async def _end_after(
+        self, cancellation: Coroutine[Any, Any, None], work: asyncio.Task[None]
+    ) -> None:
+        """End the work once the run is cancelled. Only training has something to save: the
+        work ends when that is done.
+        """
+        is_saved = False
+        try:
+            await cancellation
+            is_saved = await self._process.interrupt()
+        finally:
+            if not is_saved:
+                work.cancel()
 
     async def pause(self, seconds: float) -> bool:
         """Stop training. Returns when the checkpoint is uploaded for the next owner, when there is

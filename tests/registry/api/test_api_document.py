@@ -63,6 +63,8 @@ OPERATIONS = (
     "POST /api/models/{model}/training-requests",
     "POST /api/models/{model}/pause",
     "POST /api/models/{model}/resume",
+    "POST /api/runs/{run_id}/cancel",
+    "POST /api/runs/{run_id}/resume",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",

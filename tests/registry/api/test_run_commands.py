@@ -18,6 +18,7 @@ from services.registry.handlers import (
     training_rolled_back,
 )
 from services.registry.rollout.holds import hold
+from shared.identity import run_identity
 from tests.registry.deploy.test_deployment import Stage
 from tests.support.app_server import serving
 from tests.support.credentials import OPERATOR
@@ -92,6 +93,41 @@ def test_training_is_paused_and_resumed(stage: Stage, run: Run) -> None:
     assert json.loads(run("resume", "support", "--json")[1])["pause"] is None
     assert run("resume", "support")[1] == "training of support is not paused\n"
     assert database.controls == [("TrainingPaused", 1), ("TrainingResumed", 2)]
+
+
+def test_runs_are_cancelled_and_resumed(stage: Stage, run: Run) -> None:
+    """A run in training, and a waiting one, which is listed at the top."""
+    database, context = stage.registry_db, HandlerContext(NOW, 0, None)
+    database.run(lambda session: training_progressed(session, progress("r1", 4, 0.5), context))
+    database.run(lambda session: batch_ready(session, announcement(7), context))
+    waiting = run_identity("batch 7")
+    listed = run("runs", "list", "support")[1]
+    assert listed.index(waiting) < listed.index("r1")
+    status, out = run("runs", "cancel", "r1", "--reason", "wrong labels")
+    assert status == 0
+    assert out == "run r1 is cancelled by operator: wrong labels\n"
+    assert "wrong labels" in run("runs", "cancel", "r1")[1], "the first reason stays"
+    assert "cancelled by operator: wrong labels" in run("runs", "show", "r1")[1]
+    assert "run r1 has started" not in run("pause", "support")[1]
+    assert json.loads(run("runs", "resume", "r1", "--json")[1])["state"] == "waiting"
+    assert run("runs", "resume", "r1")[1] == "run r1 is not cancelled, its state is waiting\n"
+    assert json.loads(run("runs", "cancel", waiting, "--json")[1])["state"] == "cancelled"
+    assert database.controls == [
+        ("RunCancelled", 1),
+        ("TrainingPaused", 1),
+        ("RunResumed", 2),
+        ("RunCancelled", 1),
+    ]
+
+
+def test_runs_that_cannot_be_cancelled_are_named(stage: Stage, address: str) -> None:
+    stage.promote("r1")
+    token = {"RATCHET_TOKEN": OPERATOR["Authorization"].removeprefix("Bearer ")}
+    for run_id, message in {"r1": "has made", "r9": "unknown run 'r9'"}.items():
+        arguments = ["runs", "cancel", run_id, "--registry", address]
+        result = CliRunner().invoke(commands.app, arguments, env=token)
+        assert isinstance(result.exception, RegistryRequestRefused)
+        assert message in str(result.exception)
 
 
 def test_versions_have_aliases_run_and_results(stage: Stage, run: Run) -> None:

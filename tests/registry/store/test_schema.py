@@ -32,9 +32,8 @@ from services.registry.store.tables import (
 )
 from tests.support.registry_events import CONTEXT, MODEL, NOW, DatabaseFixture, checkpoint
 
-HISTORY = list(
-    ScriptDirectory(str(Path(services.registry.store.migrations.__file__).parent)).walk_revisions()
-)
+MIGRATIONS = str(Path(services.registry.store.migrations.__file__).parent)
+HISTORY = list(ScriptDirectory(MIGRATIONS, recursive_version_locations=True).walk_revisions())
 STEPS = [step.revision for step in reversed(HISTORY)]
 
 Rows = dict[str, list[Mapping[str, Any]]]

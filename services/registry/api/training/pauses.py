@@ -5,25 +5,20 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
 
 from services.registry.api import schemas
 from services.registry.api.authorization import Caller, Operator, require_operator
-from services.registry.api.holds import Reason
+from services.registry.api.holds import ReasonedRequest
 from services.registry.api.problems import problem_responses
 from services.registry.api.views import View, model_view
 from services.registry.app import Registry
 from services.registry.store.database import Session
 from services.registry.training_controls import pause_training, resume_training
-from shared.events import ControlEvent
+from shared.events import PauseEvent
 
 
-class PauseRequest(BaseModel):
+class PauseRequest(ReasonedRequest):
     """Request to pause the training of a model or to resume it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    reason: Reason
 
 
 def routes(registry: Registry) -> APIRouter:
@@ -52,14 +47,14 @@ def routes(registry: Registry) -> APIRouter:
 async def change(
     registry: Registry,
     model: str,
-    decide: Callable[..., ControlEvent | None],
+    decide: Callable[..., PauseEvent | None],
     reason: str,
     operator: Caller,
 ) -> View:
     """Pause or resume the training of a model for an operator; return the changed model."""
     registry.models.get(model)
 
-    def decided(session: Session, now: datetime) -> tuple[ControlEvent | None, View]:
+    def decided(session: Session, now: datetime) -> tuple[PauseEvent | None, View]:
         event = decide(session, model, reason, now)
         return event, model_view(session, model)
 

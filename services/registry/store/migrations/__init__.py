@@ -1,1 +1,1 @@
-"""Alembic migrations, oldest first; `versions/` has one module for each."""
+"""Alembic migrations, oldest first; `versions/` and its packages have one module for each."""

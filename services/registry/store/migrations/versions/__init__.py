@@ -1,1 +1,1 @@
-"""One module for each migration."""
+"""One module for each migration; older ones are in packages of ten."""
