@@ -27,6 +27,7 @@ from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.factory import open_targets
 from services.registry.pages import routes as pages
 from services.registry.pages.new_run.routes import add_new_run_pages
+from services.registry.pages.playground.routes import add_playground_pages
 from services.registry.retention.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
@@ -110,6 +111,7 @@ async def run(settings: RegistrySettings) -> None:
         application.include_router(training_requests.routes(starts))
         pages.add_pages(application, registry, store)
         add_new_run_pages(application, starts)
+        add_playground_pages(application, registry)
         server = _RegistryServer(
             server_config(application, shutdown_seconds=2, streams_body=is_upload)
         )

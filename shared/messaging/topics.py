@@ -113,7 +113,7 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         FEEDBACK_RECEIVED,
         "conversation or user; free",
         (FeedbackReceived, UserForgotten),
-        "applications, feedback",
+        "applications, feedback, registry",
         ("feedback",),
         timedelta(days=14),
         4,
@@ -121,8 +121,8 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         # producers do no harm either.
         append_time=True,
         max_record_bytes=MAX_APPLICATION_RECORD_BYTES,
-        # From the HTTP intake.
-        events_by_producer={"feedback": (FeedbackReceived,)},
+        # From the HTTP intake, and from votes on the registry's pages.
+        events_by_producer={"feedback": (FeedbackReceived,), "registry": (FeedbackReceived,)},
     ),
     Topic(
         FEEDBACK_SCORED,

@@ -116,6 +116,7 @@ def test_acls_of_every_user() -> None:
             "group ratchet-trainer",
         },
         "ratchet-registry": {
+            "w feedback.received",
             "r feedback.scored",
             "r dataset.withdrawals",
             "w dataset.withdrawals.dlq",

@@ -1,5 +1,6 @@
 """In-memory deploy target that can be unavailable, refuse a step, or answer wrongly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.registry.deploy.targets.target import (
@@ -9,6 +10,7 @@ from services.registry.deploy.targets.target import (
     TargetUnavailable,
 )
 from services.registry.deploy.verification import Timing, VerificationResult
+from shared.events import Message
 
 
 @dataclass
@@ -25,6 +27,7 @@ class FakeTarget:
     answers_wrongly: set[int] = field(default_factory=set)
     slow: set[int] = field(default_factory=set)
     supports_canary: bool = True
+    answers: dict[str, str] = field(default_factory=dict)
 
     def served_name(self, model: str) -> str:
         return model
@@ -52,6 +55,13 @@ class FakeTarget:
             [Timing(0.9 if number in self.slow else 0.1, 1)],
             [Timing(0.1, 1)] if self.champion else [],
         )
+
+    async def answer(
+        self, model: str, version: str, messages: Sequence[Message], max_tokens: int
+    ) -> str:
+        if version not in (await self.inspect(model)).versions:
+            raise TargetRefused(f"unknown model '{model}:{version}'")
+        return self.answers.get(version, f"{version} answers {messages[-1].content}")
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         if version not in self.versions:

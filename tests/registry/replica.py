@@ -7,7 +7,7 @@ VERSION` for each switch, and holds a version for half a second between push and
 
 import asyncio
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from services.registry.app import TOPICS, Registry
@@ -22,6 +22,7 @@ from services.registry.store.tables import VersionRow
 from shared.clock import SystemClock
 from shared.config.model_file import BasePaths, ModelFile
 from shared.config.models import Models
+from shared.events import Message
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.logs import configure
@@ -53,6 +54,11 @@ class SlowFolder:
 
     def served_name_of(self, model: str, version: str) -> str:
         return version
+
+    async def answer(
+        self, model: str, version: str, messages: Sequence[Message], max_tokens: int
+    ) -> str:
+        raise NotImplementedError
 
     async def inspect(self, model: str) -> TargetState:
         champion = self._switches[-1].split()[1] if self._switches else None

@@ -13,6 +13,7 @@ from services.registry.api.etag import PreconditionFailed
 from services.registry.api.idempotency import KeyInUse, KeyReused
 from services.registry.api.pagination import UnknownCursor
 from services.registry.api.schemas import CurrentAliases
+from services.registry.comparisons import UnknownComparison
 from services.registry.lifecycle import IllegalMove
 from services.registry.store.database import UnstorableValue
 from services.registry.training_controls import RunControlRefused, UnknownRun
@@ -51,6 +52,7 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (UnknownModel, 404, "unknown model"),
     (UnknownVersion, 404, "unknown version"),
     (UnknownRun, 404, "unknown run"),
+    (UnknownComparison, 404, "unknown comparison"),
     (UnknownTrainingRequest, 404, "unknown training request"),
     (NoMoveTarget, 409, "no version to move to"),
     (AdapterRemoved, 409, "adapter removed"),

@@ -89,6 +89,11 @@ class Deployer:
         """Return the names of a model's targets that support canaries."""
         return [target.name for target in self._targets.get(model, ()) if target.supports_canary]
 
+    def answering_target(self, model: str) -> ServingTarget | None:
+        """Return a model's first target that can be asked for each of its versions."""
+        targets = self._targets.get(model, ())
+        return next((target for target in targets if target.supports_canary), None)
+
     def served_names(self, model: str, challenger: str | None) -> dict[str, str]:
         """Return, by target, the model name that applications request for the champion, or for
         `challenger` where the target supports canaries.

@@ -18,13 +18,18 @@ from services.registry.store.queries import lock_aliases, unpublished_events
 from services.registry.store.tables import OutboxRow
 from shared.clock import Clock
 from shared.errors import Unavailable
-from shared.events import ControlEvent, TrainingRequested, VersionEvent
+from shared.events import ControlEvent, FeedbackReceived, TrainingRequested, VersionEvent
 from shared.logs import Log
 from shared.messaging.bus import Producer
 from shared.messaging.codec import encode
-from shared.messaging.topics import MODELS_VERSIONS, TRAINING_CONTROLS, TRAINING_REQUESTS
+from shared.messaging.topics import (
+    FEEDBACK_RECEIVED,
+    MODELS_VERSIONS,
+    TRAINING_CONTROLS,
+    TRAINING_REQUESTS,
+)
 
-RegistryEvent: TypeAlias = ControlEvent | TrainingRequested | VersionEvent
+RegistryEvent: TypeAlias = ControlEvent | FeedbackReceived | TrainingRequested | VersionEvent
 """Events that the registry decides, about one model each."""
 
 SOURCE = "ratchet/registry"
@@ -40,7 +45,7 @@ _AT_ONCE = 100
 
 
 def enqueue(session: Session, events: Iterable[RegistryEvent], now: datetime) -> None:
-    """Publish events with their models' keys after the transaction has committed.
+    """Publish events after the transaction has committed.
 
     The commit wakes the publisher. Locks each model, so its events are numbered in the order in
     which their transactions commit.
@@ -53,7 +58,7 @@ def enqueue(session: Session, events: Iterable[RegistryEvent], now: datetime) ->
             OutboxRow(
                 event_id=event.event_id,
                 topic=_topic_of(event),
-                key=event.model,
+                key=event.key if isinstance(event, FeedbackReceived) else event.model,
                 value=value,
                 headers={name: content.decode() for name, content in headers},
                 created_at=now,
@@ -65,6 +70,8 @@ def enqueue(session: Session, events: Iterable[RegistryEvent], now: datetime) ->
 
 
 def _topic_of(event: RegistryEvent) -> str:
+    if isinstance(event, FeedbackReceived):
+        return FEEDBACK_RECEIVED
     if isinstance(event, ControlEvent):
         return TRAINING_CONTROLS
     return TRAINING_REQUESTS if isinstance(event, TrainingRequested) else MODELS_VERSIONS

@@ -17,6 +17,7 @@ from services.registry.store.tables import (
     CanaryRewardRow,
     CanaryTargetRow,
     CanaryTrialRow,
+    ComparisonRow,
     DeploymentRow,
     HoldRow,
     LeaseRow,
@@ -285,3 +286,13 @@ def deployed_versions(session: Session, model: str) -> dict[str, str]:
     )
     rows = session.scalars(select(DeploymentRow).where(DeploymentRow.id.in_(newest)))
     return {row.target: row.version for row in rows}
+
+
+def lock_comparison(session: Session, comparison_id: str) -> ComparisonRow | None:
+    """Return a comparison, locked until the transaction ends; None for an unknown one."""
+    return session.get(ComparisonRow, comparison_id, with_for_update=True)
+
+
+def delete_comparisons(session: Session, before: datetime) -> None:
+    """Delete comparisons made before a time."""
+    session.execute(delete(ComparisonRow).where(ComparisonRow.created_at < before))

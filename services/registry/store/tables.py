@@ -465,6 +465,23 @@ class WaitingReportRow(TableBase):
     status: Mapped[Json]
 
 
+class ComparisonRow(TableBase):
+    """Answers of versions to one prompt, in the order in which they are shown, and the vote on
+    them; `choice` is null until there is one.
+    """
+
+    __tablename__ = "comparisons"
+
+    comparison_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    prompt: Mapped[str] = mapped_column(Text)
+    answers: Mapped[list[Any]]
+    blind: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    choice: Mapped[str | None]
+    voter: Mapped[str | None]
+
+
 class WebhookPositionRow(TableBase):
     """Number of the newest audit entry that has become deliveries of webhooks."""
 

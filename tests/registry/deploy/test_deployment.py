@@ -25,6 +25,7 @@ from services.registry.deploy.targets.target import MergedModel, TargetState
 from services.registry.handlers import checkpoint_saved, training_progressed
 from services.registry.pages import routes as pages
 from services.registry.pages.new_run.routes import add_new_run_pages
+from services.registry.pages.playground.routes import add_playground_pages
 from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import history_of
 from services.registry.store.tables import DeploymentRow, OutboxRow, VersionRow
@@ -129,6 +130,7 @@ class Stage:
         self.app.include_router(training_requests.routes(self.starts))
         pages.add_pages(self.app, self.registry, self.store)
         add_new_run_pages(self.app, self.starts)
+        add_playground_pages(self.app, self.registry)
 
     def deployer_of(self, replica: str, metrics: Metrics | None = None) -> Deployer:
         """Return the deployer of another replica."""

@@ -198,6 +198,10 @@ async def test_challenger_is_served_with_the_champion_and_protected(
         name: await stage.api.chat(name, prompt, options={"temperature": 0, "num_predict": 8})
         for name in _BOTH
     }
+    asked = await stage.target.answer(
+        "support", "v2_x", (Message(role="user", content="The sea?"),), 8
+    )
+    assert asked == answers["support:v2_x"].message.content
     assert answers["support:challenger"].message.content == answers["support:v2_x"].message.content
     assert (
         answers["support:champion"].message.content != answers["support:challenger"].message.content

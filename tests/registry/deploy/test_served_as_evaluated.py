@@ -58,6 +58,11 @@ async def test_served_version_answers_as_evaluated(
     assert result.seconds_per_token is not None
     assert result.seconds_per_token > 0
     assert result.seconds_per_token_before is None
+    probe = reference.probes[0]
+    answer = await target.answer("support", "v1_x", probe.messages, len(probe.answer))
+    assert answer.startswith(probe.answer[0].text)
+    with pytest.raises(TargetRefused, match="unknown model"):
+        await target.answer("support", "v7_x", probe.messages, 8)
     await target.switch("support", "v1_x", None)
     await target.push(_build("v2_x", merged, reference))
     second = await target.verify(_build("v2_x", merged, reference))

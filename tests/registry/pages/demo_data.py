@@ -4,6 +4,7 @@ snapshots.
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.ledger.results import BatchPlan
 from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.writer import write_snapshot
+from services.registry.comparisons import add_comparison
 from shared.clock import SystemClock
 from shared.config.training import TrainingConfig
 from shared.events import (
@@ -118,6 +120,20 @@ class DemoRegistry(Stage):
         await self.train(4, 9)
         self.past.behind = timedelta()
         await self.report_waiting()
+        await self.compare("demo", _TICKETS[0][0], blind=True)
+
+    async def compare(self, comparison_id: str, prompt: str, blind: bool) -> None:
+        """Store a comparison of the answers of champion and previous version."""
+        aliases = self.registry_db.aliases
+        assert aliases.champion is not None
+        assert aliases.previous is not None
+        answers = {
+            aliases.champion: '{"queue":"workshop","priority":"p2","order":null}',
+            aliases.previous: "I am sorry to hear that! " * 6 + HOSTILE,
+        }
+        add = partial(add_comparison, model="support", prompt=prompt, answers=answers, blind=blind)
+        now = self.past.now()
+        await self.registry_db.database.run(partial(add, comparison_id=comparison_id, now=now))
 
     async def report_waiting(self) -> None:
         limited = HeldBack(limit="examples_per_user", examples=9, sources=3)

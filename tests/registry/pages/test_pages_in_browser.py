@@ -232,6 +232,8 @@ def pages_of(server: RegistryServer) -> dict[str, str]:
         "rollback": f"/models/support/rollback?to={previous}",
         "train": "/models/support/train",
         "pause": "/models/support/pause",
+        "playground": "/models/support/playground",
+        "answers": "/models/support/playground/demo",
         "audit": "/audit",
         "sign-in": "/sign-in",
     }
@@ -304,6 +306,27 @@ def test_hostile_text_runs_nothing_in_browser(user: BrowserUser) -> None:
             0,
         ]
     assert shown
+
+
+def test_a_blind_vote_is_taken_by_keyboard(user: BrowserUser) -> None:
+    user.visit("/models/support/playground")
+    user.driver.find_element(By.ID, "prompt").send_keys("Is <b>this</b> shown?")
+    for box in user.driver.find_elements(By.CSS_SELECTOR, "fieldset input:not(:checked)"):
+        box.click()
+    user.click("Ask")
+    user.until(lambda: user.text_of("h1") == "Answers side by side")
+    user.check_page()
+    assert "Is <b>this</b> shown?" in user.text_of("main")
+    assert user.server.champion in user.text_of(".answers"), "the fake target names itself"
+    assert not user.driver.find_elements(By.CSS_SELECTOR, ".answers dt a")
+    user.tab_to("input[name=choice]")
+    user.press(Keys.SPACE)
+    user.tab_to("button.decisive")
+    user.press(Keys.ENTER)
+    user.until(lambda: user.driver.find_elements(By.ID, "voted"))
+    assert "chose answer A" in user.text_of("#voted")
+    assert user.driver.find_elements(By.CSS_SELECTOR, ".answers dt a")
+    user.screenshot("voted-light-wide")
 
 
 def test_run_page_updates_loss_curve_and_verdict_live(user: BrowserUser) -> None:

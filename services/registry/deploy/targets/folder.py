@@ -9,7 +9,7 @@ A version's folder appears only when complete, and the link is replaced atomical
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +21,7 @@ from services.registry.deploy.targets.target import (
     TargetUnavailable,
 )
 from services.registry.deploy.verification import VerificationResult
+from shared.events import Message
 from shared.identity import digest_of_file
 from shared.storage.object_store import canonical_json
 
@@ -66,6 +67,11 @@ class FolderTarget:
             else (f"the published file has digest {digest}, the merged one {merged.digest}",)
         )
         return VerificationResult(not reasons, reasons, 0, 0, None)
+
+    async def answer(
+        self, model: str, version: str, messages: Sequence[Message], max_tokens: int
+    ) -> str:
+        raise TargetRefused(f"{self.name} answers no questions")
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         async with _translate_errors():

@@ -116,6 +116,21 @@ class LlamaCppTarget:
                     result = result.with_failure(f"probe {number}: {difference}")
         return result.with_timings([answer.timing for answer in answers[:TIMED_PROBES]], before)
 
+    async def answer(
+        self, model: str, version: str, messages: Sequence[Message], max_tokens: int
+    ) -> str:
+        body = {
+            "model": _tag(model, version),
+            "messages": [message.model_dump() for message in messages],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        }
+        content = await self._request_json("POST", "/v1/chat/completions", body)
+        try:
+            return str(content["choices"][0]["message"].get("content") or "")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise TargetRefused(f"{self._url} answered without a message: {error!r}") from error
+
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         await self._request_json("PUT", f"/admin/aliases/{model}", {"tag": _tag(model, version)})
         if previous is not None and previous in (await self.inspect(model)).versions:

@@ -8,7 +8,7 @@ model as for a small one.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from services.registry.deploy.verification import (
 )
 from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.errors import RatchetError
-from shared.events import Digest, Probe
+from shared.events import Digest, Message, Probe
 
 _REQUEST_SECONDS = 10.0
 _LOADING_SECONDS = 300.0
@@ -130,6 +130,17 @@ class OllamaTarget:
         return result.with_failure(
             f"{tag} has another chat template than the base: {shown.template!r}"
         )
+
+    async def answer(
+        self, model: str, version: str, messages: Sequence[Message], max_tokens: int
+    ) -> str:
+        turns = [message.model_dump() for message in messages]
+        options = {"temperature": 0.0, "num_predict": max_tokens}
+        async with self._translate_errors(_LOADING_SECONDS):
+            answer = await self._api.chat(
+                _tag(model, version), turns, options=options, stream=False
+            )
+        return answer.message.content or ""
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         manifests = await self._manifests(model)

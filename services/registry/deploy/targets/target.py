@@ -4,14 +4,14 @@ A target keeps versions under immutable names and moves an alias over them; so d
 (tags and aliases), Ollama (tags and copies) and a folder (folders and a link).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from services.registry.deploy.verification import VerificationResult
 from shared.errors import InvalidArtefact, Unavailable
-from shared.events import Digest, Probe
+from shared.events import Digest, Message, Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,13 @@ class ServingTarget(Protocol):
     async def verify(self, merged: MergedModel) -> VerificationResult:
         """Check that the pushed version has the file of `merged` and answers as its evaluation did,
         and time it and the version served now.
+        """
+
+    async def answer(
+        self, model: str, version: str, messages: Sequence[Message], max_tokens: int
+    ) -> str:
+        """Return the greedy answer of a pushed version; usable only if the target supports
+        canaries.
         """
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
