@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NAMES := .venv-names
+DETECTORS := .venv-detectors
 BASES := .ratchet/bases
 OLLAMA := github.com/ollama/ollama@v0.6.5
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
@@ -103,8 +104,16 @@ format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Run every benchmark; prints tables, writes results to .ratchet/bench/
+bench: setup $(DETECTORS)/.installed ## Run every benchmark; prints tables, writes results to .ratchet/bench/
 	@for script in benchmarks/bench_*.py; do echo "== $$script" && $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+bench-redaction: $(DETECTORS)/.installed
+
+# Presidio and detect-secrets, to compare redaction with, in an environment of their own.
+$(DETECTORS)/.installed:
+	@test -x $(DETECTORS)/bin/python || $(PYTHON) -m venv $(DETECTORS)
+	$(DETECTORS)/bin/python -m pip install --quiet --disable-pip-version-check presidio-analyzer==2.2.366 detect-secrets==1.5.0
+	@touch $@
 
 bench-%: setup
 	$(BIN)/python -m benchmarks.bench_$*
@@ -115,7 +124,7 @@ lock: $(INSTALLED) ## Update the versions in constraints.txt, and the hashes in 
 	$(COMPILE) --generate-hashes -c constraints.txt -o constraints-hashes.txt
 
 clean: ## Remove the virtual environment and all state
-	rm -rf $(VENV) $(NAMES) .ratchet
+	rm -rf $(VENV) $(NAMES) $(DETECTORS) .ratchet
 
 $(INSTALLED): constraints-hashes.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; select it with: make PYTHON=python3.12 ...")'

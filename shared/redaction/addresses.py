@@ -24,9 +24,15 @@ _NUMBERED = re.compile(
     r"(?:\b(?:v|ver|rev|versions?|releases?|builds?|sections?|chapters?|firmware|driver|upgrade[ds]?"
     r"|update[ds]?|Version|Abschnitt|Kapitel)|§)(?:[\"' ](?:from|to|von|auf))?[\"' .:=(]{0,4}$"
     # Requirements of packages, and products in a user agent (RFC 9110).
-    r"|[\w\])][=~<>!^]=$|(?<![/.\w-])[A-Za-z]{1,20}/$",
+    r"|[\w\])][=~<>!^]=$|(?<![/.\w-])[A-Za-z]{1,20}/$"
+    # Tags of images, and packages of npm. `name@` alone may be a user's, and `name:` anybody's.
+    r"|\.[a-z]{2,10}/[\w./-]{1,16}:$|\bimage: [\w/-]{1,16}:$"
+    r"|\b(?:npm|pnpm|yarn|bun) (?:i|add|install) [\w-]{1,12}@$"
+    r"|(?:バージョン|版本|버전)[はがを是为:： ]{0,2}$|\bversi[oó]n[ :]{1,2}$|\bversione[ :]{1,2}$"
+    r"|\bversão[ :]{1,2}$|\bwersj[aięą][ :]{1,2}$",
     re.IGNORECASE,
 )
+_RELEASED = re.compile(r" (?:(?:was|is|has been) )?(?:released|published)\b")
 _LIST_OF_NUMBERS = re.compile(r"(?:\s?(?:,|-|–|→|->|/|and|or|to|und|oder|bis|auf)\s?){1,2}")
 _INDEXED = re.compile(r"[\w)\]]\[$")
 
@@ -107,7 +113,11 @@ def find_ips(text: str) -> Iterator[PiiMatch]:
         start = match.start()
         written = match.group() if match.group().endswith("::") else match.group().removesuffix(":")
         before = max(0, start - 24)
-        if _NUMBERED.search(text, before, start) or (number and _is_next(number, match)):
+        if (
+            _NUMBERED.search(text, before, start)
+            or _RELEASED.match(text, match.end())
+            or (number and _is_next(number, match))
+        ):
             number = match
             continue
         number = None

@@ -63,7 +63,7 @@ _ASSIGNMENT = re.compile(
 )
 _NUMBER_BEFORE = re.compile(
     r"\s(?:[<>]=?|==|!=)\s{1,3}$|\w\[$|[\w)\]]\s{0,3}(?:\*\*?|[%^×÷])\s{0,3}$|[\w)\]] \+ $"
-    r"|[\d)]\s{0,3}[=≈]\s{0,3}$",
+    r"|[\d)]\s{0,3}[=≈]\s{0,3}$|/(?:order|invoice|ticket|item|article|product)s?/$",
     re.ASCII,
 )
 _NUMBER_AFTER = re.compile(
@@ -75,8 +75,11 @@ _NUMBER_AFTER = re.compile(
 _IDENTIFIER = re.compile(
     r"(?:(?:\b|_)[Ii][Dd]s?|(?<=[a-z])I[Dd]s?|(?:\b|_)(?:ID|seed|hash|timestamp|pid|serial|offset|count"
     r"|size))$"
-    r"|(?:order|invoice|ticket|case|batch|tracking|article|item|account|customer)[ _-]?"
-    r"(?:no\.?|nr\.?|number|#)$",
+    r"|(?i:order|invoice|ticket|case|batch|tracking|article|item|account|customer|contract)[ _-]?"
+    r"(?:no\.?|nr\.?|number|#)$"
+    # A person may follow "account" or "customer", and so a telephone number.
+    r"|\b(?i:orders?|invoice|ticket|contract|reference|Bestellung|Rechnung|commande|facture)$"
+    r"|\bUnix\($",
     re.ASCII,
 )
 # Of a list, every number is introduced by what introduces the first.

@@ -39,6 +39,11 @@ def redact(text: str, redactor: Redactor = REDACTOR) -> str:
         "```python\nf(2125551234)\nm = [01 42 68 53 00]\n```",
         "```\nif (a) { g(2125551234); }\n```",
         "order no. 2125551234",
+        "my order 2125551234 has not arrived",
+        "Invoice 2125551234, contract 2125551234, Order no. 2125551234",
+        "die Rechnung 2125551234 und la commande 2125551234",
+        "time.Unix(2125551234, 0)",
+        "POST /v1/orders/2125551234 201",
         '{"order_id": 2125551234, "userId": "2125551234"}',
         '{"ids": [2125551234, 2025550143], "x": 1}',
         "ISBN 0-306-40615-2",
@@ -64,6 +69,9 @@ def test_numbers_in_their_context_are_kept(text: str) -> None:
         ("phone = 2125551234", "phone = <PHONE_1>"),
         ("my number: 2125551234", "my number: <PHONE_1>"),
         ("caller id: 2125551234", "caller id: <PHONE_1>"),
+        ("customer 2125551234", "customer <PHONE_1>"),
+        ("GET /call/2125551234", "GET /call/<PHONE_1>"),
+        ("reorder: 2125551234", "reorder: <PHONE_1>"),
         ("Ann <2125551234>", "Ann <<PHONE_1>>"),
         ("<td>2125551234</td>", "<td><PHONE_1></td>"),
         ("Ann=2125551234", "Ann=<PHONE_1>"),
@@ -98,6 +106,11 @@ def test_digits_found_in_one_text_are_found_in_all() -> None:
         "pip install package==1.2.3.4",
         "upgrade from 4.2.1.3 to 4.2.1.4",
         "versions 4.2.1.3, 4.2.1.4 and 5.0.0.1",
+        "image: registry.example.com/web:93.4.2.1",
+        "npm i left-pad@93.4.2.1",
+        "93.4.2.1 was released, 93.4.2.2 released",
+        "バージョンは 93.4.2.1 です。",
+        "la versión 93.4.2.1, a versão 93.4.2.1, wersja 93.4.2.1",
         '{"version": "4.2.1.3"}',
         "Mozilla/5.0 Chrome/91.0.44.7",
     ],
@@ -106,8 +119,12 @@ def test_special_addresses_and_versions_are_kept(text: str) -> None:
     assert redact(text) == text
 
 
-def test_an_address_after_a_version_is_found() -> None:
-    assert redact("version 4.2.1.3, 93.184.215.14") == "version 4.2.1.3, <IP_1>"
+@pytest.mark.parametrize(
+    "before",
+    ["version 4.2.1.3, ", "ssh ann-marie@", "left-pad@", "src/dst:", "from:", "released to "],
+)
+def test_an_address_after_other_words_is_found(before: str) -> None:
+    assert redact(f"{before}93.184.215.14") == f"{before}<IP_1>"
     assert redact("ip == 93.184.215.14") == "ip == <IP_1>"
 
 
