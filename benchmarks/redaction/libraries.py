@@ -29,16 +29,13 @@ def find_by_presidio(texts: list[str]) -> list[Spans]:
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-    class EmptyPipeline(SpacyNlpEngine):
-        def __init__(self) -> None:
-            super().__init__()
-            self.nlp = {"en": spacy.blank("en")}
-
+    pipeline = SpacyNlpEngine()
+    pipeline.nlp = {"en": spacy.blank("en")}
     registry = RecognizerRegistry()
     registry.load_predefined_recognizers(languages=["en"])
     registry.remove_recognizer("PhoneRecognizer")
     registry.add_recognizer(PhoneRecognizer(supported_regions=REGIONS))
-    engine = AnalyzerEngine(registry=registry, nlp_engine=EmptyPipeline())
+    engine = AnalyzerEngine(registry=registry, nlp_engine=pipeline)
     return [
         [
             [found.start, found.end, KINDS[found.entity_type]]
