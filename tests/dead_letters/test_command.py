@@ -194,7 +194,7 @@ def test_an_unknown_letter_or_topic_is_a_one_line_error(broker: str) -> None:
     for arguments, words in (
         (
             ("list", "no.such.topic"),
-            "there is no topic no.such.topic.dlq here; there are dataset.withdrawals.dlq, ",
+            "there is no topic no.such.topic.dlq here; there are dataset.waiting.dlq, ",
         ),
         (
             ("show", f"{DLQ}/0/987654321"),

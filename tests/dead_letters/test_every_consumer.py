@@ -241,4 +241,4 @@ def test_consumers_and_artefacts_are_complete() -> None:
         "CheckpointSaved",
         "TrainingRolledBack",
     }
-    assert len(CONSUMERS) == 13
+    assert len(CONSUMERS) == 14
