@@ -35,7 +35,7 @@ test: setup ## Run the tests, including those with a real broker and model
 	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-chaos: setup ## Run the fault scenarios: a kill at every failpoint, zombie workers, rebalances, broker restarts; and the dashboards' queries
-	$(BIN)/python -m pytest -m chaos $(addprefix --ignore=,$(LOOP) $(RAY))
+	$(BIN)/python -m pytest -m chaos $(addprefix --ignore=,$(LOOP) $(RAY) $(GUIDE))
 
 test-ray: setup ## Run the trainer and its training process on a local Ray cluster
 	$(BIN)/python -m pytest $(RAY)
@@ -43,8 +43,8 @@ test-ray: setup ## Run the trainer and its training process on a local Ray clust
 test-loop: setup ## Run the demo end to end with three rounds, poison and a killed trainer (11 to 25 minutes)
 	$(BIN)/python -m pytest $(LOOP)
 
-test-guide: setup ## Follow docs/first-model.md with three batches, as before a release (test-chaos has one)
-	RATCHET_GUIDE_BATCHES=3 $(BIN)/python -m pytest $(GUIDE)
+test-guide: setup ## Follow docs/first-model.md with BATCHES batches (1; 3 before a release)
+	RATCHET_GUIDE_BATCHES=$(or $(BATCHES),1) $(BIN)/python -m pytest $(GUIDE)
 
 test-names: $(INSTALLED) ## Run the tests of the extra `presidio` in a separate environment, because it is large
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
