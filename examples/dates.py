@@ -99,8 +99,9 @@ def main() -> None:
             right = question.is_answered_by(completion.choices[0].message.content or "")
             exact += right
             if not chosen.unseen:
+                response_id = completion.ratchet_response_id  # type: ignore[attr-defined]  # by capture
                 ratchet.record_feedback(
-                    response_id=completion.ratchet_response_id,  # type: ignore[attr-defined]
+                    response_id=response_id,
                     user_id=COLLEAGUES[number % len(COLLEAGUES)],
                     feedback_type="thumbs_up" if right else "correction",
                     corrected_output=None if right else question.answer,
